@@ -1,0 +1,86 @@
+//! The Envoy filter: shows a request's head to the routing core and applies what it decides.
+//!
+//! Envoy runs this module (wasm32-unknown-unknown, proxy-wasm ABI 0.2.1) only for requests that carry a route key; see
+//! ARCHITECTURE.md for the routes that see to that. One root context lives for each plugin configuration and thread;
+//! streams keep the table they began with.
+
+mod effects;
+mod request;
+
+use std::rc::Rc;
+
+use log::{error, info};
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel};
+use sidetrack_routing::{InvalidTable, RouteTable, decide};
+
+use crate::request::EnvoyHead;
+
+#[allow(missing_docs, reason = "the macro exports a function of its own")]
+mod start {
+    use super::*;
+
+    proxy_wasm::main! {{
+        proxy_wasm::set_log_level(LogLevel::Info);
+        proxy_wasm::set_root_context(|_| Box::new(Plugin { table: None }));
+    }}
+}
+
+/// The root context: one plugin configuration on one thread.
+struct Plugin {
+    /// `None` until configured; then never again.
+    table: Option<Rc<RouteTable>>,
+}
+
+impl Context for Plugin {}
+
+impl RootContext for Plugin {
+    /// Refusing makes Envoy NACK the configuration and keep the one in force.
+    fn on_configure(&mut self, _size: usize) -> bool {
+        match configured_table() {
+            Ok(table) => {
+                info!("route table in force: {} rules of {} keys", table.rules(), table.keys());
+                self.table = Some(Rc::new(table));
+                true
+            }
+            Err(invalid) => {
+                error!("{invalid}");
+                false
+            }
+        }
+    }
+
+    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream {
+            table: self.table.clone(),
+        }))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+fn configured_table() -> Result<RouteTable, InvalidTable> {
+    let configuration = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX)
+        .map_err(|status| InvalidTable::Form(format!("Envoy doesn't hand it out: {status:?}")))?;
+    RouteTable::from_configuration(configuration.unwrap_or_default())
+}
+
+/// One request, with the table that was in force when it came.
+struct Stream {
+    table: Option<Rc<RouteTable>>,
+}
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        if let Some(table) = &self.table {
+            let decision = decide(table, &EnvoyHead::default());
+            effects::apply(&decision);
+        }
+        Action::Continue
+    }
+}

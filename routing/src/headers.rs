@@ -1,0 +1,38 @@
+//! Header names that are Sidetrack's own, and those a rule may not set.
+
+/// Names the cluster a decided request goes to. Written by the filter only; a client's is removed before routing.
+pub const STEERING_HEADER: &str = "x-route-cluster";
+
+/// Says why a request with a key goes to the baseline, and keeps it from entering the filter again.
+pub const MISS_HEADER: &str = "x-route-miss";
+
+/// Headers a client can't send and a target never sees.
+pub const INTERNAL_HEADERS: [&str; 2] = [STEERING_HEADER, MISS_HEADER];
+
+/// Why a rule may not use the (lower-case) header `name`, or `None`.
+pub(crate) fn reserved(name: &str) -> Option<&'static str> {
+    // Setting one of the framing headers hangs or breaks the request in Envoy.
+    const FRAMING: [&str; 10] = [
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    if name.starts_with(':') {
+        Some("a pseudo-header belongs to HTTP")
+    } else if FRAMING.contains(&name) {
+        Some("it belongs to HTTP's framing")
+    } else if name.starts_with("x-envoy-") {
+        Some("x-envoy-* belongs to Envoy")
+    } else if INTERNAL_HEADERS.contains(&name) {
+        Some("it belongs to Sidetrack")
+    } else {
+        None
+    }
+}
