@@ -47,7 +47,7 @@ pub use names::{
     HeaderName, HeaderValue, Host, InvalidHeaderName, InvalidHeaderValue, InvalidPathPrefix, InvalidRouteKey,
     InvalidTarget, MAX_ROUTE_KEY_BYTES, PathPrefix, RouteKey, Target,
 };
-pub use problem::{Path, Problem};
+pub use problem::{Path, Problem, Segment};
 pub use table::{InvalidTable, RouteTable, Rule};
 pub use validate::{
     ValidAgent, ValidConfig, ValidRouting, ValidRule, ValidServer, ValidService, validate, validate_routing,

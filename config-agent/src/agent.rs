@@ -1,0 +1,168 @@
+//! The control plane: a configuration file in, a discovery service and an API out.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use sidetrack_routing::ValidConfig;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tracing::{error, info, warn};
+
+use crate::api;
+use crate::config::{self, InvalidConfig};
+use crate::render::{FilterCode, Snapshot};
+use crate::status::Status;
+use crate::xds::{Ads, Proxies};
+
+/// What an agent is to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Where Envoys find the filter's code.
+    pub code: FilterCode,
+    /// The node id of the Envoy that belongs to this agent, if one does.
+    pub own_envoy: Option<String>,
+}
+
+/// An agent with its ports bound and its first configuration in force.
+#[derive(Debug)]
+pub struct Agent {
+    options: Options,
+    config: ValidConfig,
+    xds: TcpListener,
+    api: TcpListener,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    proxies: Proxies,
+    status: Status,
+}
+
+impl Agent {
+    /// Takes the configuration into force and binds the ports.
+    ///
+    /// # Errors
+    ///
+    /// A port is taken.
+    pub async fn start(options: Options, config: ValidConfig) -> anyhow::Result<Self> {
+        let ip = config.agent.bind_address;
+        let xds = bind(ip, config.agent.xds_port, "agent.xdsPort").await?;
+        let api = bind(ip, config.agent.api_port, "agent.apiPort").await?;
+        let snapshot = Snapshot::render(&config, &options.code);
+        info!(version = snapshot.version(), rules = snapshot.rules(), file = %options.config.display(),
+            "configuration in force");
+        let (snapshots, receiver) = watch::channel(Arc::new(snapshot));
+        let proxies = Proxies::default();
+        let status = Status::new(receiver, proxies.clone(), options.own_envoy.clone());
+        Ok(Self {
+            options,
+            config,
+            xds,
+            api,
+            snapshots,
+            proxies,
+            status,
+        })
+    }
+
+    /// How it is doing.
+    pub fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    /// Serves until `shutdown`.
+    ///
+    /// # Errors
+    ///
+    /// A listener fails.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
+        let Self {
+            options,
+            config,
+            xds,
+            api,
+            snapshots,
+            proxies,
+            status,
+        } = self;
+        info!(xds = %xds.local_addr()?, api = %api.local_addr()?, "listening");
+        let ads = Ads::new(snapshots.subscribe(), proxies);
+        let xds = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+            .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))
+            .add_service(ads)
+            .serve_with_incoming(TcpListenerStream::new(xds));
+        let follow = follow(options, config, snapshots, status.clone());
+        tokio::select! {
+            result = xds => result.context("the discovery service failed"),
+            result = api::serve(api, status, std::future::pending()) => result.context("the API failed"),
+            result = follow => result,
+            () = shutdown => Ok(()),
+        }
+    }
+}
+
+/// Binds `port` or says whose setting to change.
+async fn bind(ip: IpAddr, port: u16, setting: &str) -> anyhow::Result<TcpListener> {
+    let address = SocketAddr::new(ip, port);
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow!("{setting}: {address} is taken by another process; choose another"),
+        _ => anyhow!("{setting}: {address} can't be bound: {error}"),
+    })
+}
+
+/// Takes each good change of the file into force; says what is wrong with each bad one.
+async fn follow(
+    options: Options,
+    mut config: ValidConfig,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    status: Status,
+) -> anyhow::Result<()> {
+    let file = &options.config;
+    let mut changes = config::watch(file.clone()).with_context(|| format!("{} can't be watched", file.display()))?;
+    let mut last_rejected = String::new();
+    while changes.recv().await.is_some() {
+        match load(file).await {
+            Ok(new) if new == config => {
+                if !std::mem::take(&mut last_rejected).is_empty() {
+                    info!(file = %file.display(), "the file is mended, the configuration in force is what it says");
+                }
+                status.set_rejected(Vec::new());
+            }
+            Ok(new) => {
+                last_rejected.clear();
+                if new.agent != config.agent || new.server.admin_port != config.server.admin_port {
+                    warn!("changes of agent.* and server.adminPort take effect when the agent is started again");
+                }
+                let snapshot = Snapshot::render(&new, &options.code);
+                info!(version = snapshot.version(), rules = snapshot.rules(), file = %file.display(),
+                    "configuration in force");
+                snapshots.send_replace(Arc::new(snapshot));
+                status.set_rejected(Vec::new());
+                config = new;
+            }
+            Err(invalid) => {
+                let problems = invalid.to_string();
+                if problems != last_rejected {
+                    error!(file = %file.display(), "the configuration is rejected, the one before stays in force");
+                    eprintln!("{problems}");
+                    status.set_rejected(problems.lines().map(str::to_owned).collect());
+                    last_rejected = problems;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a large file on a thread that may block.
+async fn load(file: &Path) -> Result<ValidConfig, InvalidConfig> {
+    let path = file.to_owned();
+    match tokio::task::spawn_blocking(move || config::load(&path)).await {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}

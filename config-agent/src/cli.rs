@@ -1,0 +1,255 @@
+//! The command line.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use sidetrack_routing::ValidConfig;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::agent::{Agent, Options};
+use crate::config::{self, InvalidConfig};
+use crate::render::{FilterCode, static_bootstrap, targets, to_yaml};
+use crate::{envoy, up};
+
+/// Request-level sandboxes on Envoy: requests that carry a route key go to that key's sandbox, all others to the baseline.
+#[derive(Debug, Parser)]
+#[command(name = "sidetrack", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run agent and Envoy together on this machine.
+    #[command(
+        after_help = "Example:\n  sidetrack up -c envoy-config/demo.yaml\n\nCtrl-C stops both: Envoy finishes the \
+                            requests under way first; a second Ctrl-C doesn't wait for them."
+    )]
+    Up {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        filter: Filter,
+        /// Envoy's program [default: func-e on PATH, else .tools/bin/envoy, else envoy on PATH]
+        #[arg(long, env = "ENVOY_BIN", value_name = "PATH")]
+        envoy: Option<PathBuf>,
+        /// How much Envoy says: trace, debug, info, warning, error or off.
+        #[arg(long, default_value = "warning", value_name = "LEVEL")]
+        envoy_log_level: String,
+    },
+    /// Run the control plane alone; Envoys connect to agent.xdsPort.
+    #[command(after_help = "Example:\n  sidetrack agent -c config.yaml --filter /etc/sidetrack/sidetrack_filter.wasm")]
+    Agent {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        filter: Filter,
+    },
+    /// Say whether a configuration is right, or everything that is wrong with it.
+    #[command(after_help = "Example:\n  sidetrack check -c config.yaml\n  ok: 2 rules, 3 targets")]
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Print Envoy configuration as YAML.
+    #[command(
+        after_help = "Example:\n  sidetrack render -c config.yaml --bootstrap > bootstrap.yaml\n  envoy -c \
+                            bootstrap.yaml\n\nSuch an Envoy serves the baseline even if it starts while the agent is away; \
+                            rules come from the agent."
+    )]
+    Render {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        filter: Filter,
+        /// The bootstrap of an Envoy that gets its rules from an agent.
+        #[arg(long, required = true)]
+        bootstrap: bool,
+        /// The node id by which the agent knows this Envoy.
+        #[arg(long, default_value = "sidetrack", value_name = "ID")]
+        node: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(short, long, value_name = "CONFIG")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Filter {
+    /// The filter's code, as a path on Envoy's machine [default: sidetrack_filter.wasm beside this program or in its
+    /// checkout's target directory]
+    #[arg(long, env = "SIDETRACK_FILTER", value_name = "PATH")]
+    filter: Option<PathBuf>,
+}
+
+/// Runs the command that this process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env("SIDETRACK_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .init();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Problems of a configuration stand as they are, so that editors find the places.
+            match error.downcast_ref::<InvalidConfig>() {
+                Some(invalid) => eprintln!("{invalid}"),
+                None => eprintln!("sidetrack: {error:#}"),
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up {
+            config: file,
+            filter,
+            envoy,
+            envoy_log_level,
+        } => {
+            let config = file.load()?;
+            let command = envoy::find(envoy.as_deref())?;
+            let options = Options {
+                config: file.config,
+                code: filter.code()?,
+                own_envoy: None,
+            };
+            serve(async |mut stop: Stop| {
+                up::run(options, config, &command, &envoy_log_level, async || {
+                    stop.signalled().await
+                })
+                .await
+            })
+        }
+        Command::Agent { config: file, filter } => {
+            let config = file.load()?;
+            let options = Options {
+                config: file.config,
+                code: filter.code()?,
+                own_envoy: None,
+            };
+            serve(async |mut stop: Stop| Agent::start(options, config).await?.run(stop.signalled()).await)
+        }
+        Command::Check { config } => {
+            let config = config.load()?;
+            println!(
+                "ok: {} rules, {} targets",
+                config.routing.rules.len(),
+                targets(&config).len()
+            );
+            Ok(())
+        }
+        Command::Render {
+            config,
+            filter,
+            bootstrap: _,
+            node,
+        } => {
+            print!(
+                "{}",
+                to_yaml(&static_bootstrap(&config.load()?, &node, &filter.code()?))?
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Runs `work` on a runtime, with the signals that stop it.
+fn serve(work: impl AsyncFnOnce(Stop) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    let result = runtime.block_on(async { work(Stop::new()?).await });
+    // Streams of Envoys may be open; they end with the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// The signals that stop a server: Ctrl-C, SIGTERM, and the terminal's end.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Stop {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn signalled(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<ValidConfig, InvalidConfig> {
+        config::load(&self.config)
+    }
+}
+
+impl Filter {
+    fn code(self) -> anyhow::Result<FilterCode> {
+        const NAME: &str = "sidetrack_filter.wasm";
+        const BUILT: &str = "wasm32-unknown-unknown/wasm";
+        if let Some(path) = self.filter {
+            return Ok(FilterCode::file(std::path::absolute(path)?));
+        }
+        let program = std::env::current_exe().context("where this program is")?;
+        let beside = program.with_file_name(NAME);
+        let built = program
+            .parent()
+            .and_then(Path::parent)
+            .map(|target| target.join(BUILT).join(NAME));
+        Ok(FilterCode::file(
+            [Some(beside.clone()), built]
+                .into_iter()
+                .flatten()
+                .find(|p| p.is_file())
+                .unwrap_or(beside),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example:\n  sidetrack "), "{}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A configuration file, from bytes to a valid configuration or to all that is wrong with it.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use sidetrack_routing::{Problem, ValidConfig, decode, validate};
+use thiserror::Error;
+
+use super::yaml::{self, Position};
+
+/// The largest configuration file: some 100,000 rules have 20 MB.
+const MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Why a file holds no configuration. Its display is one line for each problem.
+#[derive(Debug, Error)]
+pub enum InvalidConfig {
+    /// It can't be read.
+    #[error("{}: can't be read: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// It is too large.
+    #[error("{}: has more than {} MiB, a configuration file must have less", .0.display(), MAX_BYTES / 1024 / 1024)]
+    TooLarge(PathBuf),
+    /// It has these problems, at least one, in the order of the file.
+    #[error("{}", Lines(.0))]
+    Problems(Vec<Located>),
+}
+
+/// A problem and where it is. Its display is `FILE:LINE:COLUMN: PATH: what is wrong`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// The file, as it was named by who asked for it.
+    pub file: PathBuf,
+    /// Where in it.
+    pub position: Position,
+    /// The path and what is wrong there.
+    pub problem: Problem,
+}
+
+impl fmt::Display for Located {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            position: Position { line, column },
+            problem,
+        } = self;
+        write!(f, "{}:{line}:{column}: {problem}", file.display())
+    }
+}
+
+struct Lines<'p>(&'p [Located]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if index == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the configuration file `path`.
+///
+/// # Errors
+///
+/// Every problem of form, or else every problem of content; see [`InvalidConfig`].
+pub fn load(path: &Path) -> Result<ValidConfig, InvalidConfig> {
+    let bytes = read(path)?;
+    let at = |position, problem| Located {
+        file: path.to_owned(),
+        position,
+        problem,
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let line_start = before
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |newline| newline + 1);
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let position = Position {
+            line,
+            column: 1 + before.len() - line_start,
+        };
+        let message = "is no UTF-8 text, a configuration is a YAML text".to_owned();
+        InvalidConfig::Problems(vec![at(
+            position,
+            Problem {
+                path: Default::default(),
+                message,
+            },
+        )])
+    })?;
+    let document = yaml::parse(text).map_err(|(position, message)| {
+        InvalidConfig::Problems(vec![at(
+            position,
+            Problem {
+                path: Default::default(),
+                message,
+            },
+        )])
+    })?;
+    let located = |problems: Vec<Problem>| {
+        let problems = document.problems.iter().cloned().chain(problems);
+        let mut located: Vec<_> = problems
+            .map(|problem| at(document.position(&problem.path), problem))
+            .collect();
+        located.sort_by(|a, b| a.position.cmp(&b.position));
+        InvalidConfig::Problems(located)
+    };
+    let wire = decode(&document.value).map_err(located)?;
+    let config = validate(&wire).map_err(located)?;
+    if document.problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(located(Vec::new()))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, InvalidConfig> {
+    let unreadable = |error| InvalidConfig::Unreadable {
+        path: path.to_owned(),
+        error,
+    };
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        Err(InvalidConfig::TooLarge(path.to_owned()))
+    } else {
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of `text`, without the file's name.
+    fn said(text: impl AsRef<[u8]>) -> Vec<String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        match load(file.path()) {
+            Ok(_) => Vec::new(),
+            Err(invalid) => {
+                let name = format!("{}:", file.path().display());
+                invalid
+                    .to_string()
+                    .lines()
+                    .map(|line| line.strip_prefix(&name).unwrap_or(line).to_owned())
+                    .collect()
+            }
+        }
+    }
+
+    #[test]
+    fn a_good_file_says_nothing() {
+        assert!(said("routing: {defaultTarget: a}\n").is_empty());
+        assert!(said("server:\nrouting:\n  defaultTarget: a\n  rules:\n").is_empty());
+    }
+
+    #[test]
+    fn every_problem_has_its_line_and_column() {
+        let text = "server:\n  httpPort: no\n  grpcPrt: 1\nrouting:\n  defaultTarget: a\n  rules:\n    - routeKey: 17\n      \
+                    targetService: b\n    - targetService: c\n";
+        assert_eq!(
+            said(text),
+            [
+                "2:3: server.httpPort: is the text \"no\", must be a number from 0 to 65535",
+                "3:3: server.grpcPrt: unknown field, did you mean `grpcPort`?",
+                "7:7: routing.rules[0].routeKey: is the number 17, must be text: put it in quotes",
+                "9:7: routing.rules[1]: `routeKey` is missing",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_yaml_says_where() {
+        assert_eq!(
+            said("routing: {defaultTarget: a\n")[0].split(": ").nth(1),
+            Some("the configuration")
+        );
+        assert_eq!(
+            said("a: 1\na: 2\n"),
+            ["2:1: the configuration: this name is given twice in one mapping: leave one out"]
+        );
+        assert_eq!(
+            said(b"ab\n\xff\xfe"),
+            ["2:1: the configuration: is no UTF-8 text, a configuration is a YAML text"]
+        );
+        assert_eq!(said(""), ["1:1: the configuration: is empty, must be a mapping"]);
+        assert_eq!(
+            said("routing: {defaultTarget: a}\n---\nb: 1\n"),
+            ["3:1: the configuration: a second document begins, a configuration is one"]
+        );
+    }
+
+    #[test]
+    fn a_bomb_is_no_configuration() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for depth in 1..12 {
+            let reference = format!("*a{}, ", depth - 1).repeat(9);
+            bomb += &format!("a{depth}: &a{depth} [{reference}]\n");
+        }
+        assert!(!said(bomb).is_empty());
+        assert!(!said("[".repeat(100_000)).is_empty());
+        assert!(!said("a: ".repeat(5)).is_empty());
+        assert!(said(vec![b'#'; 33 * 1024 * 1024])[0].contains("has more than 32 MiB"));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        assert!(
+            load(Path::new("no/such.yaml"))
+                .unwrap_err()
+                .to_string()
+                .starts_with("no/such.yaml: can't be read: ")
+        );
+    }
+}

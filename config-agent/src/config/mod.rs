@@ -1,0 +1,8 @@
+//! Where a configuration comes from: a YAML file, read whole, checked whole, watched for changes.
+
+mod file;
+mod watch;
+mod yaml;
+
+pub use file::{InvalidConfig, Located, load};
+pub use watch::watch;

@@ -1,0 +1,150 @@
+//! What Envoy is started with.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
+use envoy_types::pb::envoy::config::bootstrap::v3::{Admin, Bootstrap};
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use envoy_types::pb::envoy::config::core::v3::api_config_source::ApiType;
+use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
+use envoy_types::pb::envoy::config::core::v3::{
+    ApiConfigSource, ApiVersion, GrpcService, Http2ProtocolOptions, KeepaliveSettings, Node,
+};
+use envoy_types::pb::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
+};
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions,
+};
+use prost::Name;
+use sidetrack_routing::ValidConfig;
+
+use super::cluster::{STATIC_BASELINE, static_baseline};
+use super::filter::FilterCode;
+use super::listener::{Port, static_listener};
+use super::proto::{address, any, duration, from_agent};
+
+/// The cluster of the agent itself.
+const AGENT: &str = "sidetrack-agent";
+
+/// A bootstrap for an Envoy that gets everything from the agent, and follows every change.
+pub fn dynamic_bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
+    Bootstrap {
+        static_resources: Some(StaticResources {
+            clusters: vec![agent_cluster(config)],
+            ..Default::default()
+        }),
+        dynamic_resources: Some(DynamicResources {
+            lds_config: Some(from_agent()),
+            ..dynamic_resources()
+        }),
+        ..bootstrap(config, node_id)
+    }
+}
+
+/// A bootstrap for an Envoy that must serve the baseline even if it starts while the agent is away: listeners, routes and
+/// baseline are in it. Targets and rules come from the agent; a change of anything else needs a new bootstrap.
+pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode) -> Bootstrap {
+    let listeners = Port::ALL.map(|port| static_listener(config, port, code, STATIC_BASELINE));
+    Bootstrap {
+        static_resources: Some(StaticResources {
+            listeners: listeners.to_vec(),
+            clusters: vec![static_baseline(config), agent_cluster(config)],
+            ..Default::default()
+        }),
+        dynamic_resources: Some(dynamic_resources()),
+        ..bootstrap(config, node_id)
+    }
+}
+
+fn bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    Bootstrap {
+        node: Some(Node {
+            id: node_id.to_owned(),
+            cluster: "sidetrack".to_owned(),
+            ..Default::default()
+        }),
+        admin: Some(Admin {
+            address: Some(address(loopback, config.server.admin_port)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn dynamic_resources() -> DynamicResources {
+    let grpc = EnvoyGrpc {
+        cluster_name: AGENT.to_owned(),
+        ..Default::default()
+    };
+    DynamicResources {
+        ads_config: Some(ApiConfigSource {
+            api_type: ApiType::Grpc.into(),
+            transport_api_version: ApiVersion::V3.into(),
+            grpc_services: vec![GrpcService {
+                target_specifier: Some(TargetSpecifier::EnvoyGrpc(grpc)),
+                ..Default::default()
+            }],
+            set_node_on_first_message_only: true,
+            ..Default::default()
+        }),
+        cds_config: Some(from_agent()),
+        ..Default::default()
+    }
+}
+
+fn agent_cluster(config: &ValidConfig) -> Cluster {
+    // Where the agent binds every address, this machine's own is as good as any.
+    let ip = config.agent.bind_address;
+    let ip = if ip.is_unspecified() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    } else {
+        ip
+    };
+    let endpoint = Endpoint {
+        address: Some(address(ip, config.agent.xds_port)),
+        ..Default::default()
+    };
+    let endpoint = LbEndpoint {
+        host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+        ..Default::default()
+    };
+    Cluster {
+        name: AGENT.to_owned(),
+        connect_timeout: duration(Duration::from_secs(1)),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())),
+        typed_extension_protocol_options: [(HttpProtocolOptions::full_name(), any(&http2_with_keepalive()))].into(),
+        load_assignment: Some(ClusterLoadAssignment {
+            cluster_name: AGENT.to_owned(),
+            endpoints: vec![LocalityLbEndpoints {
+                lb_endpoints: vec![endpoint],
+                ..Default::default()
+            }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// An agent that is gone without a word is noticed, and a new one connected to.
+fn http2_with_keepalive() -> HttpProtocolOptions {
+    let http2 = Http2ProtocolOptions {
+        connection_keepalive: Some(KeepaliveSettings {
+            interval: duration(Duration::from_secs(30)),
+            timeout: duration(Duration::from_secs(5)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2)),
+        })),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,171 @@
+//! The filter in the HTTP filter chain, and the plugin configuration it gets.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::{
+    AsyncDataSource, BackoffStrategy, DataSource, ExtensionConfigSource, TypedExtensionConfig, async_data_source,
+    data_source,
+};
+use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
+use envoy_types::pb::envoy::extensions::wasm::v3::{
+    CapabilityRestrictionConfig, FailurePolicy, PluginConfig, ReloadConfig, SanitizationConfig, VmConfig, plugin_config,
+};
+use envoy_types::pb::google::protobuf::{Any, BytesValue, StringValue};
+use prost::{Message, Name};
+use sidetrack_routing::{ValidRouting, compile};
+
+use super::proto::{any, duration, from_agent};
+
+/// The filter's name in the chain, its resource's name, and the key of its per-route configuration.
+pub(super) const FILTER: &str = "sidetrack";
+
+/// What the module may call and be called for. Envoy skips a callback that isn't here, which saves a third of the
+/// filter's cost; and whatever the module does, it can't reach the network or other plugins.
+const CAPABILITIES: [&str; 9] = [
+    "proxy_get_buffer_bytes",
+    "proxy_get_header_map_pairs",
+    "proxy_get_header_map_value",
+    "proxy_log",
+    "proxy_on_configure",
+    "proxy_on_context_create",
+    "proxy_on_delete",
+    "proxy_on_request_headers",
+    "proxy_replace_header_map_value",
+];
+
+/// After a trap: the first new request gets a new VM, but not within this time of the last one.
+const RELOAD_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Where Envoy finds the filter's code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterCode {
+    path: PathBuf,
+}
+
+impl FilterCode {
+    /// A file on Envoy's machine.
+    pub fn file(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn source(&self) -> AsyncDataSource {
+        let filename = self.path.display().to_string();
+        let specifier = Some(data_source::Specifier::Filename(filename));
+        let local = DataSource {
+            specifier,
+            ..Default::default()
+        };
+        AsyncDataSource {
+            specifier: Some(async_data_source::Specifier::Local(local)),
+        }
+    }
+}
+
+/// The filter as the agent sends it: with the compiled table.
+pub(super) fn filter_config(routing: &ValidRouting, code: &FilterCode) -> TypedExtensionConfig {
+    let table = any(&BytesValue {
+        value: compile(routing),
+    });
+    TypedExtensionConfig {
+        name: FILTER.to_owned(),
+        typed_config: Some(wasm(table, code)),
+    }
+}
+
+/// The filter's place in the chain: switched off but for the route that switches it on, with a configuration that sends
+/// everything to the baseline until the agent's arrives.
+pub(super) fn chain_entry(routing: &ValidRouting, code: &FilterCode) -> HttpFilter {
+    let header = routing.route_key_header.as_str();
+    let empty = serde_json::json!({"routeKeyHeader": header, "defaultTarget": routing.default_target.to_string()});
+    let empty = any(&StringValue {
+        value: empty.to_string(),
+    });
+    HttpFilter {
+        name: FILTER.to_owned(),
+        disabled: true,
+        config_type: Some(http_filter::ConfigType::ConfigDiscovery(ExtensionConfigSource {
+            config_source: Some(from_agent()),
+            default_config: Some(wasm(empty, code)),
+            apply_default_config_without_warming: true,
+            type_urls: vec![Wasm::type_url()],
+        })),
+        ..Default::default()
+    }
+}
+
+fn wasm(configuration: Any, code: &FilterCode) -> Any {
+    let vm = VmConfig {
+        vm_id: FILTER.to_owned(),
+        runtime: "envoy.wasm.runtime.v8".to_owned(),
+        code: Some(code.source()),
+        ..Default::default()
+    };
+    let plugin = PluginConfig {
+        name: FILTER.to_owned(),
+        root_id: FILTER.to_owned(),
+        configuration: Some(configuration),
+        failure_policy: FailurePolicy::FailReload.into(),
+        reload_config: Some(ReloadConfig {
+            backoff: Some(BackoffStrategy {
+                base_interval: duration(RELOAD_INTERVAL),
+                max_interval: None,
+            }),
+        }),
+        vm: Some(plugin_config::Vm::VmConfig(vm)),
+        ..Default::default()
+    };
+    let mut value = Wasm { config: Some(plugin) }.encode_to_vec();
+    for capability in CAPABILITIES {
+        value.extend(allowed(capability).encode_to_vec());
+    }
+    Any {
+        type_url: Wasm::type_url(),
+        value,
+    }
+}
+
+/// A message with one allowed capability, to be appended to the others.
+///
+/// The capabilities are a map, whose entries a hash map would encode in another order each time. Protobuf takes messages
+/// written one after another as one, merged; so each entry is written by itself, in our order.
+fn allowed(capability: &str) -> Wasm {
+    let allowed_capabilities = [(capability.to_owned(), SanitizationConfig {})].into();
+    let vm = VmConfig {
+        capability_restriction_config: Some(CapabilityRestrictionConfig { allowed_capabilities }),
+        ..Default::default()
+    };
+    Wasm {
+        config: Some(PluginConfig {
+            vm: Some(plugin_config::Vm::VmConfig(vm)),
+            ..Default::default()
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_capabilities_are_merged_into_one_message_with_equal_bytes() {
+        let code = FilterCode::file("/filter.wasm".into());
+        let config = wasm(any(&StringValue { value: String::new() }), &code);
+        let merged = Wasm::decode(config.value.as_slice()).unwrap().config.unwrap();
+        let Some(plugin_config::Vm::VmConfig(vm)) = merged.vm else {
+            panic!("no VM")
+        };
+        assert_eq!(vm.vm_id, FILTER);
+        assert_eq!(
+            vm.capability_restriction_config.unwrap().allowed_capabilities.len(),
+            CAPABILITIES.len()
+        );
+        assert_eq!(config, wasm(any(&StringValue { value: String::new() }), &code));
+    }
+}

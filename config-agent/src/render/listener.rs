@@ -1,0 +1,144 @@
+//! The listeners of httpPort and grpcPort.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::common::mutation_rules::v3 as rules;
+use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
+use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter};
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
+};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter, Rds, http_filter,
+};
+use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation;
+use sidetrack_routing::{INTERNAL_HEADERS, ValidConfig};
+
+use super::filter::{FilterCode, chain_entry};
+use super::proto::{address, any, flag, from_agent};
+use super::route::route_configuration;
+
+/// One of the two ports for requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Port {
+    Http,
+    Grpc,
+}
+
+impl Port {
+    pub(super) const ALL: [Self; 2] = [Self::Http, Self::Grpc];
+
+    /// The name of the listener, its routes and its statistics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+        }
+    }
+
+    fn number(self, config: &ValidConfig) -> u16 {
+        match self {
+            Self::Http => config.server.http_port,
+            Self::Grpc => config.server.grpc_port,
+        }
+    }
+
+    fn codec(self) -> CodecType {
+        match self {
+            Self::Http => CodecType::Auto,
+            Self::Grpc => CodecType::Http2,
+        }
+    }
+
+    /// Streams last as long as they last.
+    fn timeout(self) -> Duration {
+        match self {
+            Self::Http => Duration::from_secs(30),
+            Self::Grpc => Duration::ZERO,
+        }
+    }
+}
+
+/// The routes of `port`, whose baseline is the cluster `baseline`.
+pub(super) fn routes(config: &ValidConfig, port: Port, baseline: &str) -> RouteConfiguration {
+    route_configuration(port.name(), &config.routing, baseline, port.timeout())
+}
+
+/// The listener of `port`, which asks the agent for its routes.
+pub(super) fn listener(config: &ValidConfig, port: Port, code: &FilterCode) -> Listener {
+    let rds = Rds {
+        config_source: Some(from_agent()),
+        route_config_name: port.name().to_owned(),
+    };
+    listener_with(config, port, code, RouteSpecifier::Rds(rds))
+}
+
+/// The listener of `port` with its routes in it.
+pub(super) fn static_listener(config: &ValidConfig, port: Port, code: &FilterCode, baseline: &str) -> Listener {
+    listener_with(
+        config,
+        port,
+        code,
+        RouteSpecifier::RouteConfig(routes(config, port, baseline)),
+    )
+}
+
+fn listener_with(config: &ValidConfig, port: Port, code: &FilterCode, routes: RouteSpecifier) -> Listener {
+    let connection_manager = HttpConnectionManager {
+        stat_prefix: port.name().to_owned(),
+        codec_type: port.codec().into(),
+        route_specifier: Some(routes),
+        http_filters: vec![chain_entry(&config.routing, code), router()],
+        early_header_mutation_extensions: vec![strip_internal_headers()],
+        normalize_path: flag(true),
+        merge_slashes: true,
+        path_with_escaped_slashes_action: PathWithEscapedSlashesAction::UnescapeAndRedirect.into(),
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..Default::default()
+        }],
+        generate_request_id: flag(false),
+        server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
+        ..Default::default()
+    };
+    let filter = Filter {
+        name: "envoy.filters.network.http_connection_manager".to_owned(),
+        config_type: Some(filter::ConfigType::TypedConfig(any(&connection_manager))),
+    };
+    Listener {
+        name: port.name().to_owned(),
+        address: Some(address(config.server.bind_address, port.number(config))),
+        filter_chains: vec![FilterChain {
+            filters: vec![filter],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn router() -> HttpFilter {
+    HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(any(&Router {
+            suppress_envoy_headers: true,
+            ..Default::default()
+        }))),
+        ..Default::default()
+    }
+}
+
+/// Before any route is looked at.
+fn strip_internal_headers() -> TypedExtensionConfig {
+    let removals = INTERNAL_HEADERS.map(|name| rules::HeaderMutation {
+        action: Some(rules::header_mutation::Action::Remove(name.to_owned())),
+    });
+    let mutation = HeaderMutation {
+        mutations: removals.to_vec(),
+    };
+    TypedExtensionConfig {
+        name: "strip-internal-headers".to_owned(),
+        typed_config: Some(any(&mutation)),
+    }
+}

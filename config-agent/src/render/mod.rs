@@ -1,0 +1,20 @@
+//! From a valid configuration to Envoy's.
+//!
+//! Every message here is Envoy's own type, so a field that doesn't exist doesn't compile. Why a field has the value it has
+//! is said in `envoy-config/bootstrap.yaml`, which a test holds equal to what this renders.
+
+mod bootstrap;
+mod cluster;
+mod filter;
+mod listener;
+mod proto;
+mod route;
+mod snapshot;
+mod yaml;
+
+pub use bootstrap::{dynamic_bootstrap, static_bootstrap};
+pub use cluster::targets;
+pub use filter::FilterCode;
+pub(crate) use snapshot::version;
+pub use snapshot::{Resource, ResourceSet, ResourceType, Snapshot};
+pub use yaml::to_yaml;

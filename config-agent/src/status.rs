@@ -1,0 +1,102 @@
+//! How the agent is doing: what is in force, what was rejected, and who has what.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::render::Snapshot;
+use crate::xds::{Proxies, Proxy};
+
+/// The agent's state, to look at. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Status {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    proxies: Proxies,
+    rejected: Arc<Mutex<Vec<String>>>,
+    own_envoy: Option<OwnEnvoy>,
+}
+
+/// The Envoy that must be connected, where the agent has one of its own.
+#[derive(Clone, Debug)]
+struct OwnEnvoy {
+    node: String,
+    live: Arc<AtomicBool>,
+}
+
+/// The state at one moment.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The version of the snapshot in force.
+    pub version: String,
+    /// How many rules it has.
+    pub rules: usize,
+    /// Why Envoys don't serve it yet, if one doesn't.
+    pub waiting_for: Option<String>,
+    /// What is wrong with the newest configuration, if it was rejected.
+    pub rejected: Vec<String>,
+    /// The connected Envoys.
+    pub proxies: Vec<Proxy>,
+}
+
+impl Status {
+    /// The state behind `snapshots` and `proxies`; with `own_envoy`, only ready when the Envoy of this node id is.
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, proxies: Proxies, own_envoy: Option<String>) -> Self {
+        let own_envoy = own_envoy.map(|node| OwnEnvoy {
+            node,
+            live: Arc::default(),
+        });
+        Self {
+            snapshots,
+            proxies,
+            rejected: Arc::default(),
+            own_envoy,
+        }
+    }
+
+    /// Notes what is wrong with the newest configuration; nothing, if it is in force.
+    pub fn set_rejected(&self, problems: Vec<String>) {
+        *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+
+    /// Notes that the agent's own Envoy has its listeners open.
+    pub fn set_own_envoy_live(&self) {
+        if let Some(own) = &self.own_envoy {
+            own.live.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The state now.
+    pub fn report(&self) -> Report {
+        let (version, rules) = {
+            let snapshot = self.snapshots.borrow();
+            (snapshot.version().to_owned(), snapshot.rules())
+        };
+        let proxies = self.proxies.list();
+        Report {
+            waiting_for: self.waiting_for(&version, &proxies),
+            rejected: self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            version,
+            rules,
+            proxies,
+        }
+    }
+
+    fn waiting_for(&self, version: &str, proxies: &[Proxy]) -> Option<String> {
+        if let Some(own) = &self.own_envoy {
+            if !proxies.iter().any(|proxy| proxy.node == own.node) {
+                return Some(format!("Envoy {} isn't connected", own.node));
+            }
+            if !own.live.load(Ordering::Relaxed) {
+                return Some(format!("Envoy {} is starting", own.node));
+            }
+        }
+        let behind = proxies
+            .iter()
+            .find(|proxy| proxy.in_force.as_deref() != Some(version))?;
+        Some(match &behind.nack {
+            Some(nack) => format!("Envoy {} refuses {}: {}", behind.node, nack.resources, nack.message),
+            None => format!("Envoy {} hasn't accepted version {version} yet", behind.node),
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! Agent and Envoy together on one machine.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use prost::Message as _;
+use rustix::process::Signal;
+use sidetrack_routing::ValidConfig;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+use tracing::info;
+
+use crate::agent::{Agent, Options};
+use crate::envoy::{Admin, Envoy, EnvoyCommand};
+use crate::render::dynamic_bootstrap;
+use crate::status::Status;
+
+/// Runs an agent and an Envoy until `shutdown`, or until one of them fails.
+///
+/// Envoy is stopped gently; a second `shutdown` cuts that short.
+///
+/// # Errors
+///
+/// A port is taken, the filter's code is missing, or Envoy or the agent ended by itself.
+pub async fn run(
+    mut options: Options,
+    config: ValidConfig,
+    command: &EnvoyCommand,
+    log_level: &str,
+    mut shutdown: impl AsyncFnMut(),
+) -> anyhow::Result<()> {
+    check_ports(&config)?;
+    let code = options.code.path();
+    ensure!(
+        code.is_file(),
+        "there is no filter at {}: build it by scripts/build-filter, or see --filter",
+        code.display()
+    );
+    let node = format!("sidetrack-up-{}", std::process::id());
+    options.own_envoy = Some(node.clone());
+    let agent = Agent::start(options, config.clone()).await?;
+    let status = agent.status();
+
+    let directory = tempfile::Builder::new()
+        .prefix("sidetrack-")
+        .tempdir()
+        .context("no place for the bootstrap")?;
+    let bootstrap: PathBuf = directory.path().join("bootstrap.pb");
+    std::fs::write(&bootstrap, dynamic_bootstrap(&config, &node).encode_to_vec()).context("the bootstrap")?;
+    let admin = Admin::on(config.server.admin_port);
+    let mut envoy = Envoy::start(command, &bootstrap, log_level, admin)?;
+    info!(program = %command.program.display(), pid = envoy.id(), "Envoy started");
+
+    let mut reopen_logs = signal(SignalKind::user_defined1())?;
+    let mut agent = std::pin::pin!(agent.run(std::future::pending()));
+    let mut announced = std::pin::pin!(announce(status, admin, &config));
+    let mut is_announced = false;
+    let ended = loop {
+        tokio::select! {
+            result = &mut agent => break result,
+            status = envoy.exited() => bail!("Envoy ended by itself: {}; what it said is above", status?),
+            () = &mut announced, if !is_announced => is_announced = true,
+            _ = reopen_logs.recv() => envoy.signal(Signal::USR1),
+            () = shutdown() => break Ok(()),
+        }
+    };
+    info!("stopping");
+    envoy.stop(shutdown()).await;
+    ended
+}
+
+/// Says once where requests can be sent: when Envoy serves the configuration.
+async fn announce(status: Status, admin: Admin, config: &ValidConfig) {
+    let poll = Duration::from_millis(20);
+    while !admin.is_live().await {
+        sleep(poll).await;
+    }
+    status.set_own_envoy_live();
+    while status.report().waiting_for.is_some() {
+        sleep(poll).await;
+    }
+    let ip = config.server.bind_address;
+    let ip = if ip.is_unspecified() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    } else {
+        ip
+    };
+    println!("ready: HTTP on http://{}", SocketAddr::new(ip, config.server.http_port));
+    println!("       gRPC on http://{}", SocketAddr::new(ip, config.server.grpc_port));
+    println!("       admin on http://127.0.0.1:{}", config.server.admin_port);
+}
+
+/// Envoys share ports without a word, so ours must be free before it starts.
+fn check_ports(config: &ValidConfig) -> anyhow::Result<()> {
+    let server = &config.server;
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    for (setting, ip, port) in [
+        ("server.httpPort", server.bind_address, server.http_port),
+        ("server.grpcPort", server.bind_address, server.grpc_port),
+        ("server.adminPort", loopback, server.admin_port),
+    ] {
+        let address = SocketAddr::new(ip, port);
+        if let Err(error) = TcpListener::bind(address) {
+            match error.kind() {
+                std::io::ErrorKind::AddrInUse => bail!(
+                    "{setting}: {address} is taken by another process; stop it (an Envoy whose agent was killed goes on \
+                     serving) or choose another port"
+                ),
+                _ => bail!("{setting}: {address} can't be bound: {error}"),
+            }
+        }
+    }
+    Ok(())
+}

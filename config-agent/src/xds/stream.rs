@@ -1,0 +1,271 @@
+//! The protocol state of one aggregated stream, state of the world, without the stream.
+//!
+//! Requests and snapshots go in, at most one push comes out of each. The rules, from the xDS protocol and from how Envoy
+//! was seen to behave:
+//!
+//! - Types are pushed in the order of [`ResourceType::ALL`], each once the ones before it are ACKed. So clusters and
+//!   their endpoints are there before the table that names them.
+//! - What a new snapshot no longer has stays in the pushes until everything that could name it is ACKed in its new
+//!   form. Then it goes, in one more push.
+//! - One push is under way at a time. Snapshots that come meanwhile wait, and only the newest counts.
+//! - After a NACK nothing is pushed until the content of that type changes.
+//! - Equal content is no push: versions are hashes of content. A proxy that comes back and names a version it has is
+//!   believed.
+//! - A cluster that was sent again waits for its endpoints, even if they are the same. So endpoints follow clusters.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::render::{Resource, ResourceSet, ResourceType, Snapshot, version};
+
+/// What a proxy says about one type.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Request {
+    /// The version it has, empty if none.
+    pub(super) version: String,
+    /// The push it answers, empty if none.
+    pub(super) nonce: String,
+    /// The names it wants; none at all means every name there is.
+    pub(super) names: Vec<String>,
+    /// Why it refuses the push it answers.
+    pub(super) error: Option<String>,
+}
+
+/// What to send.
+#[derive(Clone, Debug)]
+pub(super) struct Push {
+    pub(super) kind: ResourceType,
+    pub(super) version: String,
+    pub(super) nonce: String,
+    pub(super) resources: Vec<Arc<Resource>>,
+}
+
+/// What one proxy has, wants and was sent.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    snapshot: Option<Arc<Snapshot>>,
+    /// What the proxy may still use although the snapshot has it no more.
+    held: [ResourceSet; ResourceType::ALL.len()],
+    types: [Type; ResourceType::ALL.len()],
+    pushes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Type {
+    /// `None` until the proxy asks for this type.
+    subscription: Option<Subscription>,
+    /// The version and the nonce of the push that isn't answered yet.
+    under_way: Option<(String, String)>,
+    /// The nonce of the last push.
+    nonce: String,
+    accepted: Option<String>,
+    refused: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Subscription {
+    All,
+    Names(BTreeSet<String>),
+}
+
+/// How a proxy stands to the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has accepted all of it.
+    InForce,
+    /// It hasn't answered everything yet.
+    Pending,
+    /// It has refused a part of it.
+    Refused,
+}
+
+impl Stream {
+    /// The proxy asks, accepts or refuses.
+    pub(super) fn request(&mut self, kind: ResourceType, request: Request) -> Option<Push> {
+        let state = &mut self.types[kind as usize];
+        if request.nonce.is_empty() {
+            // The first request of this type on this stream. It may know a version from an earlier stream.
+            state.accepted = Some(request.version).filter(|version| !version.is_empty());
+        } else if request.nonce != state.nonce {
+            // It answers a push that another has followed; its answer to that one is on the way.
+            return None;
+        } else if let Some((version, _)) = state.under_way.take() {
+            match request.error {
+                Some(_) => state.refused = Some(version),
+                None => {
+                    state.accepted = Some(version);
+                    state.refused = None;
+                    if kind == ResourceType::Cluster {
+                        self.types[ResourceType::Endpoints as usize].accepted = None;
+                    }
+                }
+            }
+        }
+        let state = &mut self.types[kind as usize];
+        state.subscribe(kind, request.names);
+        self.next()
+    }
+
+    /// There is a new snapshot.
+    pub(super) fn snapshot(&mut self, snapshot: Arc<Snapshot>) -> Option<Push> {
+        for kind in ResourceType::ALL {
+            // What the proxy refused it doesn't use.
+            if let Some(old) = self.snapshot.as_ref().filter(|_| !self.is_refused(kind)) {
+                let old = old
+                    .resources(kind)
+                    .iter()
+                    .map(|(name, resource)| (name.clone(), Arc::clone(resource)));
+                self.held[kind as usize].extend(old);
+            }
+        }
+        self.snapshot = Some(snapshot);
+        self.next()
+    }
+
+    /// How the proxy stands to the newest snapshot.
+    pub(super) fn standing(&self) -> Standing {
+        if ResourceType::ALL.into_iter().any(|kind| self.is_refused(kind)) {
+            Standing::Refused
+        } else if self.has_all() && self.types.iter().any(|state| state.accepted.is_some()) {
+            Standing::InForce
+        } else {
+            Standing::Pending
+        }
+    }
+
+    fn next(&mut self) -> Option<Push> {
+        self.snapshot.as_ref()?;
+        if let Some(push) = self.next_of_held_and_new() {
+            return Some(push);
+        }
+        if self.held.iter().all(ResourceSet::is_empty) || !self.has_all() {
+            return None;
+        }
+        // Nothing names what was held any more.
+        self.held = Default::default();
+        self.next_of_held_and_new()
+    }
+
+    fn next_of_held_and_new(&mut self) -> Option<Push> {
+        for kind in ResourceType::ALL {
+            let state = &self.types[kind as usize];
+            if state.under_way.is_some() || self.awaits_subscription(kind) {
+                return None;
+            }
+            let Some((version, resources)) = self.content(kind) else {
+                continue;
+            };
+            if state.refused.as_ref() == Some(&version) {
+                return None;
+            }
+            if state.accepted.as_ref() != Some(&version) {
+                return Some(self.push(kind, version, resources));
+            }
+        }
+        None
+    }
+
+    fn push(&mut self, kind: ResourceType, version: String, resources: Vec<Arc<Resource>>) -> Push {
+        self.pushes += 1;
+        let nonce = self.pushes.to_string();
+        let state = &mut self.types[kind as usize];
+        state.nonce.clone_from(&nonce);
+        state.under_way = Some((version.clone(), nonce.clone()));
+        Push {
+            kind,
+            version,
+            nonce,
+            resources,
+        }
+    }
+
+    /// Whether the proxy has accepted the snapshot, and what is held.
+    fn has_all(&self) -> bool {
+        ResourceType::ALL.into_iter().all(|kind| {
+            let accepted = &self.types[kind as usize].accepted;
+            !self.awaits_subscription(kind) && self.content(kind).is_none_or(|(version, _)| *accepted == Some(version))
+        })
+    }
+
+    /// Whether the proxy is about to ask for this type: for the endpoints of its clusters, and for clusters before it
+    /// gets a table that names them.
+    fn awaits_subscription(&self, kind: ResourceType) -> bool {
+        let cluster = &self.types[ResourceType::Cluster as usize];
+        match kind {
+            ResourceType::Endpoints if cluster.subscription.is_some() => {
+                let Some(clusters) = self.selected(ResourceType::Cluster) else {
+                    return false;
+                };
+                let mut wanted = clusters
+                    .iter()
+                    .filter(|(_, cluster)| cluster.has_endpoints)
+                    .map(|(name, _)| *name);
+                match &self.types[kind as usize].subscription {
+                    None => wanted.next().is_some(),
+                    Some(subscription) => wanted.any(|name| !subscription.has(name)),
+                }
+            }
+            ResourceType::FilterConfig => cluster.subscription.is_none(),
+            _ => false,
+        }
+    }
+
+    /// Whether the proxy has refused what it is to have of this type.
+    fn is_refused(&self, kind: ResourceType) -> bool {
+        let refused = &self.types[kind as usize].refused;
+        refused.is_some() && *refused == self.content(kind).map(|(version, _)| version)
+    }
+
+    /// What the proxy is to have of this type, and its version; `None` if it doesn't ask for any.
+    fn content(&self, kind: ResourceType) -> Option<(String, Vec<Arc<Resource>>)> {
+        let resources: Vec<_> = self
+            .selected(kind)?
+            .into_iter()
+            .map(|(_, resource)| Arc::clone(resource))
+            .collect();
+        Some((version(resources.iter().map(|resource| resource.hash)), resources))
+    }
+
+    /// The snapshot's resources of this type and those held, of the names the proxy asks for, in order.
+    fn selected(&self, kind: ResourceType) -> Option<Vec<(&String, &Arc<Resource>)>> {
+        let subscription = self.types[kind as usize].subscription.as_ref()?;
+        let new = self.snapshot.as_ref()?.resources(kind);
+        let held = self.held[kind as usize]
+            .iter()
+            .filter(|(name, _)| !new.contains_key(*name));
+        let mut selected: Vec<_> = new
+            .iter()
+            .chain(held)
+            .filter(|(name, _)| subscription.has(name))
+            .collect();
+        selected.sort_unstable_by_key(|(name, _)| *name);
+        Some(selected)
+    }
+}
+
+impl Type {
+    /// Only clusters and listeners are ever asked for without names (xDS protocol, "How the client specifies what
+    /// resources to return"), and only by a proxy that hasn't named any before.
+    fn subscribe(&mut self, kind: ResourceType, names: Vec<String>) {
+        let wildcard = matches!(kind, ResourceType::Cluster | ResourceType::Listener);
+        let named_before = matches!(self.subscription, Some(Subscription::Names(_)));
+        let all = names.is_empty() && !named_before || names.iter().any(|name| name == "*");
+        self.subscription = Some(match wildcard && all {
+            true => Subscription::All,
+            false => Subscription::Names(names.into_iter().collect()),
+        });
+    }
+}
+
+impl Subscription {
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Names(names) => names.contains(name),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;
