@@ -2,7 +2,7 @@
 
 mod file;
 mod watch;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use file::{InvalidConfig, Located, load};
 pub use watch::watch;

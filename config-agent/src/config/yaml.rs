@@ -14,11 +14,11 @@ pub struct Position {
 }
 
 /// A YAML document.
-pub(super) struct Document<'t> {
+pub(crate) struct Document<'t> {
     /// What it says. Values that JSON hasn't are null and have a problem.
-    pub(super) value: Value,
+    pub(crate) value: Value,
     /// What of it is no JSON: tags, keys that aren't text.
-    pub(super) problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
     root: MarkedYaml<'t>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Document<'t> {
 /// # Errors
 ///
 /// The first error of syntax. A duplicate key and an endless expansion of aliases are such errors.
-pub(super) fn parse(text: &str) -> Result<Document<'_>, (Position, String)> {
+pub(crate) fn parse(text: &str) -> Result<Document<'_>, (Position, String)> {
     let mut documents = MarkedYaml::load_from_str(text).map_err(|error| (position(error.marker()), reason(&error)))?;
     if documents.len() > 1 {
         let second = documents.swap_remove(1);
@@ -44,7 +44,7 @@ pub(super) fn parse(text: &str) -> Result<Document<'_>, (Position, String)> {
 
 impl Document<'_> {
     /// Where `path` is, or the innermost part of it that is there. Of a field, that is where its name is.
-    pub(super) fn position(&self, path: &Path) -> Position {
+    pub(crate) fn position(&self, path: &Path) -> Position {
         let mut node = &self.root;
         let mut place = &self.root;
         for segment in path.segments() {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterNotFoundResponseCode, ClusterSpecifier};
+use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{
     FilterConfig, HeaderMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
@@ -69,11 +69,8 @@ pub(super) fn route_configuration(
 }
 
 fn action(cluster: ClusterSpecifier, timeout: Duration) -> Option<Action> {
-    let steered = matches!(cluster, ClusterSpecifier::ClusterHeader(_));
-    let not_found = ClusterNotFoundResponseCode::ServiceUnavailable;
     Some(Action::Route(RouteAction {
         cluster_specifier: Some(cluster),
-        cluster_not_found_response_code: if steered { not_found.into() } else { 0 },
         timeout: duration(timeout),
         retry_policy: Some(RetryPolicy {
             retry_on: RETRY_ON.to_owned(),

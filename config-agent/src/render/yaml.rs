@@ -1,8 +1,9 @@
 //! Envoy's messages as the YAML that Envoy reads.
 
 use anyhow::Context as _;
+use envoy_types::pb::google::protobuf::Any;
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, SerializeOptions, Value as Reflected};
 use saphyr::{Mapping, Scalar, Yaml, YamlEmitter};
 use serde_json::Value;
 
@@ -16,7 +17,8 @@ pub fn to_yaml<M: Message + Name>(message: &M) -> anyhow::Result<String> {
     let descriptor = pool
         .get_message_by_name(&M::full_name())
         .context("Envoy has no such message")?;
-    let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())?;
+    let mut message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())?;
+    name_empty_anys(&pool, &mut message)?;
     let options = SerializeOptions::new().use_proto_field_name(true);
     let value = message.serialize_with_options(serde_json::value::Serializer, &options)?;
     let mut text = String::new();
@@ -25,6 +27,45 @@ pub fn to_yaml<M: Message + Name>(message: &M) -> anyhow::Result<String> {
         .context("the configuration can't be written as YAML")?;
     let text = text.strip_prefix("---\n").unwrap_or(&text);
     Ok(format!("{text}\n"))
+}
+
+/// An `Any` without a type, as the switch of a filter is, has no JSON for prost-reflect. So it gets this type here, and
+/// [`yaml`] writes it as what it is: `{}`.
+const EMPTY: &str = "type.googleapis.com/google.protobuf.Empty";
+
+fn name_empty_anys(pool: &DescriptorPool, message: &mut DynamicMessage) -> anyhow::Result<()> {
+    if message.descriptor().full_name() == "google.protobuf.Any" {
+        let mut any: Any = message.transcode_to()?;
+        if any.type_url.is_empty() {
+            any.type_url = EMPTY.to_owned();
+        } else {
+            let name = any.type_url.rsplit('/').next().unwrap_or_default();
+            let inner = pool
+                .get_message_by_name(name)
+                .with_context(|| format!("Envoy has no {name}"))?;
+            let mut inner = DynamicMessage::decode(inner, any.value.as_slice())?;
+            name_empty_anys(pool, &mut inner)?;
+            any.value = inner.encode_to_vec();
+        }
+        message.transcode_from(&any)?;
+        return Ok(());
+    }
+    for (_, value) in message.fields_mut() {
+        match value {
+            Reflected::Message(inner) => name_empty_anys(pool, inner)?,
+            Reflected::List(elements) => messages(elements.iter_mut()).try_for_each(|m| name_empty_anys(pool, m))?,
+            Reflected::Map(fields) => messages(fields.values_mut()).try_for_each(|m| name_empty_anys(pool, m))?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn messages<'v>(values: impl Iterator<Item = &'v mut Reflected>) -> impl Iterator<Item = &'v mut DynamicMessage> {
+    values.filter_map(|value| match value {
+        Reflected::Message(message) => Some(message),
+        _ => None,
+    })
 }
 
 fn yaml(value: &Value) -> Yaml<'_> {
@@ -37,11 +78,37 @@ fn yaml(value: &Value) -> Yaml<'_> {
         },
         Value::String(text) => Yaml::Value(Scalar::String(text.as_str().into())),
         Value::Array(elements) => Yaml::Sequence(elements.iter().map(yaml).collect()),
+        Value::Object(fields) if fields.get("@type").is_some_and(|url| url == EMPTY) => Yaml::Mapping(Mapping::new()),
         Value::Object(fields) => {
             let fields = fields
                 .iter()
                 .map(|(name, field)| (Yaml::Value(Scalar::String(name.into())), yaml(field)));
             Yaml::Mapping(fields.collect::<Mapping<'_>>())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config;
+    use crate::render::{FilterCode, static_bootstrap};
+
+    use super::*;
+
+    #[test]
+    fn the_explained_bootstrap_is_what_the_command_prints() {
+        let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy-config"));
+        let demo = config::load(&directory.join("demo.yaml")).unwrap();
+        let code = FilterCode::file("/etc/sidetrack/sidetrack_filter.wasm".into());
+        let rendered = to_yaml(&static_bootstrap(&demo, "sidetrack", &code)).unwrap();
+        let explained = std::fs::read_to_string(directory.join("bootstrap.yaml")).unwrap();
+        let value = |text: &str| config::yaml::parse(text).ok().unwrap().value;
+        let (rendered, explained) = (value(&rendered), value(&explained));
+        assert!(
+            rendered == explained,
+            "envoy-config/bootstrap.yaml isn't what is rendered:\n{rendered:#}"
+        );
     }
 }
