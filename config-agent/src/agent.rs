@@ -124,7 +124,8 @@ async fn follow(
     let file = &options.config;
     let mut changes = config::watch(file.clone()).with_context(|| format!("{} can't be watched", file.display()))?;
     let mut last_rejected = String::new();
-    while changes.recv().await.is_some() {
+    // Once before the first change: the file may have changed before it was watched.
+    loop {
         match load(file).await {
             Ok(new) if new == config => {
                 if !std::mem::take(&mut last_rejected).is_empty() {
@@ -154,8 +155,10 @@ async fn follow(
                 }
             }
         }
+        if changes.recv().await.is_none() {
+            anyhow::bail!("{} isn't watched any more", file.display());
+        }
     }
-    Ok(())
 }
 
 /// Reads a large file on a thread that may block.

@@ -130,7 +130,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             };
             serve(async |mut stop: Stop| {
                 up::run(options, config, &command, &envoy_log_level, async || {
-                    stop.signalled().await
+                    stop.signalled().await;
                 })
                 .await
             })

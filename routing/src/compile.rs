@@ -187,8 +187,7 @@ mod tests {
     use crate::{decode, validate_routing};
 
     fn table(rules: serde_json::Value) -> Vec<u8> {
-        let wire = decode(&json!({"defaultTarget": "d", "rules": rules})).unwrap();
-        compile(&validate_routing(&wire).unwrap())
+        compile(&decode(&json!({"defaultTarget": "d", "rules": rules}), validate_routing).unwrap())
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! From a JSON value to wire types, reporting everything that doesn't fit at once.
+//! From a JSON value to a valid configuration by way of the wire types, reporting everything that is wrong at once.
 //!
 //! A serde deserializer stops at its first error. This one notes the error with its path, strikes the offending value
 //! out and starts again, until the rest fits or nothing is left. So the wire types stay plain serde structs.
@@ -14,20 +14,23 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
-use crate::problem::{Path, Problem};
+use crate::problem::{Path, Problem, Segment};
 
 /// Every round costs one walk over the value, so the number of rounds has an end.
 const MAX_PROBLEMS: usize = 100;
 
-/// Decodes `value`, or says everything that keeps it from being a `T`.
+/// Decodes `value` and validates what it decodes to, or says everything that is wrong with it.
 ///
 /// A field without a value (`rules:` with nothing after it) counts as absent.
 ///
 /// # Errors
 ///
-/// All problems of form: unknown and missing fields, values of the wrong type. At most 100, then a last one that says
-/// so. What is wrong with values of the right form is [`validate`](crate::validate)'s to say.
-pub fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Problem>> {
+/// All problems of form: unknown and missing fields, values of the wrong type; at most 100, then a last one that says so.
+/// And all that `validate` says of the rest.
+pub fn decode<T: DeserializeOwned, V>(
+    value: &Value,
+    validate: impl Fn(&T) -> Result<V, Vec<Problem>>,
+) -> Result<V, Vec<Problem>> {
     let mut struck = BTreeSet::new();
     let mut problems = Vec::new();
     loop {
@@ -36,8 +39,18 @@ pub fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Problem>> {
             path: Path::root(),
             struck: &struck,
         }) {
-            Ok(decoded) if problems.is_empty() => return Ok(decoded),
-            Ok(_) => return Err(problems),
+            Ok(decoded) => {
+                let validated = validate(&decoded);
+                if problems.is_empty() {
+                    return validated;
+                }
+                let further = validated.err().unwrap_or_default();
+                problems.extend(further.into_iter().map(|p| Problem {
+                    path: counting_struck(&p.path, &struck),
+                    ..p
+                }));
+                return Err(problems);
+            }
             Err(mismatch) => mismatch,
         };
         let place = mismatch.place();
@@ -61,6 +74,21 @@ pub fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Problem>> {
             return Err(problems);
         }
     }
+}
+
+/// `path` in the value as it was given, from one in the value without the elements that were struck out.
+fn counting_struck(path: &Path, struck: &BTreeSet<Path>) -> Path {
+    path.segments()
+        .iter()
+        .fold(Path::root(), |parent, segment| match segment {
+            Segment::Key(key) => parent.key(key),
+            Segment::Index(left) => {
+                let mut kept = (0..)
+                    .map(|index| parent.index(index))
+                    .filter(|place| !struck.contains(place));
+                kept.nth(*left).unwrap_or(parent)
+            }
+        })
 }
 
 /// Why one value doesn't fit, and where it is.
@@ -354,11 +382,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::wire::Config;
+    use crate::validate::validate;
 
     #[track_caller]
     fn check(value: Value, expected: &[&str]) {
-        let problems: Vec<String> = match decode::<Config>(&value) {
+        let problems: Vec<String> = match decode(&value, validate) {
             Ok(_) => Vec::new(),
             Err(problems) => problems.iter().map(ToString::to_string).collect(),
         };
@@ -405,6 +433,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_is_validated_at_its_place() {
+        check(
+            json!({"server": {"httpPort": 0, "x": 1}, "routing": {"defaultTarget": "a", "rules": [
+                {"routeKey": "k", "targetService": "a", "name": 1},
+                17,
+                {"routeKey": "", "targetService": "a"},
+                false,
+                {"routeKey": "k", "targetService": "a b", "pathPrefixes": [true, "x"]},
+            ]}}),
+            &[
+                "routing.rules[0].name: is the number 1, must be text: put it in quotes",
+                "routing.rules[1]: is the number 17, must be a mapping",
+                "routing.rules[3]: is false, must be a mapping",
+                "routing.rules[4].pathPrefixes[0]: is true, must be text: put it in quotes",
+                "server.x: unknown field, expected one of httpPort, grpcPort, metricsPort, bindAddress, adminPort",
+                "server.httpPort: is 0, must be a number from 1 to 65535",
+                "routing.rules[2].routeKey: is empty, must be 1 to 256 visible characters",
+                "routing.rules[4].targetService: \"a b\" is no host name and no IP address, must be HOST or HOST:PORT, \
+                 an IPv6 address in brackets",
+                "routing.rules[4].pathPrefixes[1]: \"x\" must begin with a slash: \"/x\"",
+            ],
+        );
+    }
+
+    #[test]
     fn something_else_altogether_is_one_problem() {
         check(json!([]), &["the configuration: is a list, must be a mapping"]);
         check(
@@ -418,7 +471,7 @@ mod tests {
     #[test]
     fn a_flood_of_problems_has_an_end() {
         let rules: Vec<Value> = (0..200).map(Value::from).collect();
-        let problems = decode::<Config>(&json!({"routing": {"rules": rules}})).unwrap_err();
+        let problems = decode(&json!({"routing": {"rules": rules}}), validate).unwrap_err();
         assert_eq!(problems.len(), MAX_PROBLEMS + 1);
     }
 }

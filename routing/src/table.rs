@@ -77,8 +77,7 @@ impl RouteTable {
             return Self::load(bytes);
         }
         let value: Value = serde_json::from_slice(&bytes).map_err(|error| InvalidTable::Form(error.to_string()))?;
-        let wire = decode(&value).map_err(InvalidTable::Problems)?;
-        let routing = validate_routing(&wire).map_err(InvalidTable::Problems)?;
+        let routing = decode(&value, validate_routing).map_err(InvalidTable::Problems)?;
         Self::load(compile(&routing))
     }
 
@@ -185,7 +184,7 @@ impl RouteTable {
                 .get(section + 1)
                 .zip(self.starts.get(section))
                 .map_or(0, |(end, start)| end - start);
-            if length % row_bytes != 0 {
+            if !length.is_multiple_of(*row_bytes) {
                 return Err("a section ends within a row");
             }
         }

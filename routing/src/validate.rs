@@ -332,8 +332,7 @@ mod tests {
 
     #[track_caller]
     fn check(config: Value, expected: &[&str]) {
-        let wire: wire::Config = decode(&config).unwrap();
-        let problems: Vec<String> = match validate(&wire) {
+        let problems: Vec<String> = match decode(&config, validate) {
             Ok(_) => Vec::new(),
             Err(problems) => problems.iter().map(ToString::to_string).collect(),
         };
@@ -379,17 +378,12 @@ mod tests {
     #[test]
     fn a_derived_name_is_key_and_target() {
         let rule = |key: &str, target: &str| json!({"routeKey": key, "targetService": target});
-        let wire: wire::Routing = decode(&json!({"defaultTarget": "d", "rules": [
+        let routing = json!({"defaultTarget": "d", "rules": [
             rule("k", "a"), rule("k", "a:80"), rule("j", "a"),
             {"routeKey": "q", "targetService": "z", "name": "j@a:80"},
-        ]}))
-        .unwrap();
-        let names: Vec<String> = validate_routing(&wire)
-            .unwrap()
-            .rules
-            .into_iter()
-            .map(|r| r.name)
-            .collect();
+        ]});
+        let rules = decode(&routing, validate_routing).unwrap().rules;
+        let names: Vec<String> = rules.into_iter().map(|rule| rule.name).collect();
         assert_eq!(names, ["k@a:80", "k@a:80#2", "j@a:80#2", "j@a:80"]);
     }
 }

@@ -111,11 +111,10 @@ pub fn load(path: &Path) -> Result<ValidConfig, InvalidConfig> {
         let mut located: Vec<_> = problems
             .map(|problem| at(document.position(&problem.path), problem))
             .collect();
-        located.sort_by(|a, b| a.position.cmp(&b.position));
+        located.sort_by_key(|problem| problem.position);
         InvalidConfig::Problems(located)
     };
-    let wire = decode(&document.value).map_err(located)?;
-    let config = validate(&wire).map_err(located)?;
+    let config = decode(&document.value, validate).map_err(located)?;
     if document.problems.is_empty() {
         Ok(config)
     } else {

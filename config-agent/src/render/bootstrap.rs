@@ -10,7 +10,8 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType,
 use envoy_types::pb::envoy::config::core::v3::api_config_source::ApiType;
 use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use envoy_types::pb::envoy::config::core::v3::{
-    ApiConfigSource, ApiVersion, GrpcService, Http2ProtocolOptions, KeepaliveSettings, Node,
+    ApiConfigSource, ApiVersion, BackoffStrategy, GrpcService, Http2ProtocolOptions, KeepaliveSettings, Node,
+    RetryPolicy,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
@@ -78,8 +79,16 @@ fn bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
 }
 
 fn dynamic_resources() -> DynamicResources {
+    let back_off = BackoffStrategy {
+        base_interval: duration(Duration::from_millis(250)),
+        max_interval: duration(Duration::from_secs(2)),
+    };
     let grpc = EnvoyGrpc {
         cluster_name: AGENT.to_owned(),
+        retry_policy: Some(RetryPolicy {
+            retry_back_off: Some(back_off),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     DynamicResources {

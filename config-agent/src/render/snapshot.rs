@@ -40,6 +40,8 @@ pub type ResourceSet = BTreeMap<String, Arc<Resource>>;
 /// One resource, encoded once for all proxies.
 #[derive(PartialEq, Eq)]
 pub struct Resource {
+    /// Its name, unique in its type.
+    pub name: String,
     /// What Envoy gets.
     pub body: Any,
     /// A hash of it.
@@ -100,29 +102,25 @@ impl Snapshot {
     pub fn render(config: &ValidConfig, code: &FilterCode) -> Self {
         let baseline = config.routing.default_target.to_string();
         let targets = targets(config);
-        let clusters = targets.iter().map(|target| {
-            let endpoints = discovered_endpoints(config, target).is_some();
-            (
-                target.to_string(),
-                Resource {
-                    has_endpoints: endpoints,
-                    ..Resource::new(&cluster(config, target))
-                },
-            )
+        let clusters = targets.iter().map(|target| Resource {
+            has_endpoints: discovered_endpoints(config, target).is_some(),
+            ..Resource::new(target.to_string(), &cluster(config, target))
         });
         let endpoints = targets.iter().filter_map(|target| {
-            discovered_endpoints(config, target).map(|endpoints| (target.to_string(), Resource::new(&endpoints)))
+            discovered_endpoints(config, target).map(|endpoints| Resource::new(target.to_string(), &endpoints))
         });
-        let listeners = Port::ALL.map(|port| {
-            let listener = listener(config, port, code);
-            (listener.name.clone(), Resource::new(&listener))
-        });
-        let routes = Port::ALL.map(|port| {
-            let routes = routes(config, port, &baseline);
-            (routes.name.clone(), Resource::new(&routes))
-        });
-        let filter = [(FILTER.to_owned(), Resource::new(&filter_config(&config.routing, code)))];
-        let resources = [set(clusters), set(endpoints), set(listeners), set(routes), set(filter)];
+        let listeners = Port::ALL.map(|port| listener(config, port, code));
+        let routes = Port::ALL.map(|port| routes(config, port, &baseline));
+        let filter = Resource::new(FILTER.to_owned(), &filter_config(&config.routing, code));
+        let resources = [
+            set(clusters),
+            set(endpoints),
+            set(listeners
+                .iter()
+                .map(|listener| Resource::new(listener.name.clone(), listener))),
+            set(routes.iter().map(|routes| Resource::new(routes.name.clone(), routes))),
+            set([filter]),
+        ];
         let hashes = resources.iter().map(|set| set.values().map(|resource| resource.hash));
         Self {
             version: version(hashes.flatten()),
@@ -148,9 +146,10 @@ impl Snapshot {
 }
 
 impl Resource {
-    fn new<M: Message + Name>(message: &M) -> Self {
+    fn new<M: Message + Name>(name: String, message: &M) -> Self {
         let body = any(message);
         Self {
+            name,
             hash: XxHash64::oneshot(0, &body.value),
             body,
             has_endpoints: false,
@@ -158,16 +157,16 @@ impl Resource {
     }
 }
 
-fn set(resources: impl IntoIterator<Item = (String, Resource)>) -> ResourceSet {
+fn set(resources: impl IntoIterator<Item = Resource>) -> ResourceSet {
     resources
         .into_iter()
-        .map(|(name, resource)| (name, Arc::new(resource)))
+        .map(|resource| (resource.name.clone(), Arc::new(resource)))
         .collect()
 }
 
 impl fmt::Debug for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes {:016x}", self.body.value.len(), self.hash)
+        write!(f, "{}: {} bytes {:016x}", self.name, self.body.value.len(), self.hash)
     }
 }
 
@@ -185,7 +184,7 @@ mod tests {
     use super::*;
 
     fn snapshot(config: serde_json::Value) -> Snapshot {
-        let config = validate(&decode(&config).unwrap()).unwrap();
+        let config = decode(&config, validate).unwrap();
         Snapshot::render(&config, &FilterCode::file("/filter.wasm".into()))
     }
 

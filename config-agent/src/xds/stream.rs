@@ -4,16 +4,17 @@
 //! was seen to behave:
 //!
 //! - Types are pushed in the order of [`ResourceType::ALL`], each once the ones before it are ACKed. So clusters and
-//!   their endpoints are there before the table that names them.
+//!   their endpoints are there before the table that names them. Only endpoints may overtake the ACK of clusters: Envoy
+//!   asks for the endpoints of a new cluster first, and ACKs clusters when it has them.
 //! - What a new snapshot no longer has stays in the pushes until everything that could name it is ACKed in its new
 //!   form. Then it goes, in one more push.
-//! - One push is under way at a time. Snapshots that come meanwhile wait, and only the newest counts.
+//! - Of a type one push is under way at a time. Snapshots that come meanwhile wait, and only the newest counts.
 //! - After a NACK nothing is pushed until the content of that type changes.
 //! - Equal content is no push: versions are hashes of content. A proxy that comes back and names a version it has is
 //!   believed.
-//! - A cluster that was sent again waits for its endpoints, even if they are the same. So endpoints follow clusters.
+//! - A cluster that changed waits for its endpoints, even if they are the same. So endpoints follow such clusters.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::render::{Resource, ResourceSet, ResourceType, Snapshot, version};
@@ -54,10 +55,11 @@ pub(super) struct Stream {
 struct Type {
     /// `None` until the proxy asks for this type.
     subscription: Option<Subscription>,
-    /// The version and the nonce of the push that isn't answered yet.
-    under_way: Option<(String, String)>,
-    /// The nonce of the last push.
+    /// The version of the push that isn't answered yet.
+    under_way: Option<String>,
+    /// The nonce of the last push, and what was in it.
     nonce: String,
+    sent: Vec<Arc<Resource>>,
     accepted: Option<String>,
     refused: Option<String>,
 }
@@ -89,15 +91,12 @@ impl Stream {
         } else if request.nonce != state.nonce {
             // It answers a push that another has followed; its answer to that one is on the way.
             return None;
-        } else if let Some((version, _)) = state.under_way.take() {
+        } else if let Some(version) = state.under_way.take() {
             match request.error {
                 Some(_) => state.refused = Some(version),
                 None => {
                     state.accepted = Some(version);
                     state.refused = None;
-                    if kind == ResourceType::Cluster {
-                        self.types[ResourceType::Endpoints as usize].accepted = None;
-                    }
                 }
             }
         }
@@ -148,29 +147,36 @@ impl Stream {
 
     fn next_of_held_and_new(&mut self) -> Option<Push> {
         for kind in ResourceType::ALL {
+            if kind == ResourceType::FilterConfig && self.types[ResourceType::Cluster as usize].subscription.is_none() {
+                return None;
+            }
             let state = &self.types[kind as usize];
-            if state.under_way.is_some() || self.awaits_subscription(kind) {
-                return None;
+            if let Some((version, resources)) = self.content(kind).filter(|_| state.under_way.is_none()) {
+                if state.refused.as_ref() == Some(&version) {
+                    return None;
+                }
+                if state.accepted.as_ref() != Some(&version) {
+                    return Some(self.push(kind, version, resources));
+                }
             }
-            let Some((version, resources)) = self.content(kind) else {
-                continue;
-            };
-            if state.refused.as_ref() == Some(&version) {
+            // Endpoints may overtake clusters, which aren't ACKed without them. All else waits for what comes before it.
+            if kind != ResourceType::Cluster && (!self.clusters_are_there() || state.under_way.is_some()) {
                 return None;
-            }
-            if state.accepted.as_ref() != Some(&version) {
-                return Some(self.push(kind, version, resources));
             }
         }
         None
     }
 
     fn push(&mut self, kind: ResourceType, version: String, resources: Vec<Arc<Resource>>) -> Push {
+        if kind == ResourceType::Cluster && self.changes_a_cluster_with_endpoints(&resources) {
+            self.types[ResourceType::Endpoints as usize].accepted = None;
+        }
         self.pushes += 1;
         let nonce = self.pushes.to_string();
         let state = &mut self.types[kind as usize];
         state.nonce.clone_from(&nonce);
-        state.under_way = Some((version.clone(), nonce.clone()));
+        state.under_way = Some(version.clone());
+        state.sent.clone_from(&resources);
         Push {
             kind,
             version,
@@ -179,35 +185,35 @@ impl Stream {
         }
     }
 
-    /// Whether the proxy has accepted the snapshot, and what is held.
-    fn has_all(&self) -> bool {
-        ResourceType::ALL.into_iter().all(|kind| {
-            let accepted = &self.types[kind as usize].accepted;
-            !self.awaits_subscription(kind) && self.content(kind).is_none_or(|(version, _)| *accepted == Some(version))
-        })
+    fn changes_a_cluster_with_endpoints(&self, clusters: &[Arc<Resource>]) -> bool {
+        let sent = &self.types[ResourceType::Cluster as usize].sent;
+        let sent: BTreeMap<&str, u64> = sent
+            .iter()
+            .map(|cluster| (cluster.name.as_str(), cluster.hash))
+            .collect();
+        let changed = |cluster: &Arc<Resource>| {
+            sent.get(cluster.name.as_str())
+                .is_some_and(|hash| *hash != cluster.hash)
+        };
+        clusters.iter().any(|cluster| cluster.has_endpoints && changed(cluster))
     }
 
-    /// Whether the proxy is about to ask for this type: for the endpoints of its clusters, and for clusters before it
-    /// gets a table that names them.
-    fn awaits_subscription(&self, kind: ResourceType) -> bool {
-        let cluster = &self.types[ResourceType::Cluster as usize];
-        match kind {
-            ResourceType::Endpoints if cluster.subscription.is_some() => {
-                let Some(clusters) = self.selected(ResourceType::Cluster) else {
-                    return false;
-                };
-                let mut wanted = clusters
-                    .iter()
-                    .filter(|(_, cluster)| cluster.has_endpoints)
-                    .map(|(name, _)| *name);
-                match &self.types[kind as usize].subscription {
-                    None => wanted.next().is_some(),
-                    Some(subscription) => wanted.any(|name| !subscription.has(name)),
-                }
-            }
-            ResourceType::FilterConfig => cluster.subscription.is_none(),
-            _ => false,
-        }
+    /// Whether the proxy has accepted the snapshot, and what is held.
+    fn has_all(&self) -> bool {
+        let has = |kind| {
+            self.content(kind)
+                .is_none_or(|(version, _)| self.types[kind as usize].accepted == Some(version))
+        };
+        self.clusters_are_there() && ResourceType::ALL.into_iter().all(has)
+    }
+
+    /// Whether no clusters are under way and the proxy has asked for the endpoints of all it has.
+    fn clusters_are_there(&self) -> bool {
+        let endpoints = self.types[ResourceType::Endpoints as usize].subscription.as_ref();
+        let clusters = self.selected(ResourceType::Cluster).unwrap_or_default();
+        let mut wanted = clusters.iter().filter(|(_, cluster)| cluster.has_endpoints);
+        self.types[ResourceType::Cluster as usize].under_way.is_none()
+            && wanted.all(|(name, _)| endpoints.is_some_and(|subscription| subscription.has(name)))
     }
 
     /// Whether the proxy has refused what it is to have of this type.

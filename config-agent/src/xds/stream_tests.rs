@@ -10,6 +10,10 @@ use crate::render::FilterCode;
 
 /// Renders a configuration whose rules' targets are `targets`; those that begin with an `e` list endpoints.
 fn snapshot(targets: &[&str]) -> Arc<Snapshot> {
+    config(targets, |_| {})
+}
+
+fn config(targets: &[&str], change: impl FnOnce(&mut serde_json::Value)) -> Arc<Snapshot> {
     let rules: Vec<_> = targets
         .iter()
         .map(|target| json!({"routeKey": "k", "targetService": target}))
@@ -22,8 +26,9 @@ fn snapshot(targets: &[&str]) -> Arc<Snapshot> {
     let services: BTreeMap<_, _> = listed
         .map(|name| (name, json!({"endpoints": ["127.0.0.1:1"]})))
         .collect();
-    let config = json!({"routing": {"defaultTarget": "default", "rules": rules}, "services": services});
-    let config = validate(&decode(&config).unwrap()).unwrap();
+    let mut config = json!({"routing": {"defaultTarget": "default", "rules": rules}, "services": services});
+    change(&mut config);
+    let config = decode(&config, validate).unwrap();
     Arc::new(Snapshot::render(&config, &FilterCode::file("/filter.wasm".into())))
 }
 
@@ -34,8 +39,10 @@ struct Envoy {
     versions: BTreeMap<ResourceType, String>,
     nonces: BTreeMap<ResourceType, String>,
     names: BTreeMap<ResourceType, Vec<String>>,
-    /// The push that came and isn't answered.
-    waiting: Option<Push>,
+    /// The pushes that came and aren't answered.
+    waiting: BTreeMap<ResourceType, Push>,
+    /// Clusters that are accepted once their endpoints are there.
+    warming: Option<Push>,
 }
 
 impl Envoy {
@@ -55,13 +62,14 @@ impl Envoy {
 
     fn ask(&mut self, kind: ResourceType, names: &[&str]) {
         self.names.insert(kind, names.iter().map(ToString::to_string).collect());
-        self.send(kind, None);
+        let nonce = self.nonces.get(&kind).cloned();
+        self.send(kind, nonce, None);
     }
 
-    fn send(&mut self, kind: ResourceType, error: Option<&str>) {
+    fn send(&mut self, kind: ResourceType, nonce: Option<String>, error: Option<&str>) {
         let request = Request {
             version: self.versions.get(&kind).cloned().unwrap_or_default(),
-            nonce: self.nonces.get(&kind).cloned().unwrap_or_default(),
+            nonce: nonce.unwrap_or_default(),
             names: self.names.get(&kind).cloned().unwrap_or_default(),
             error: error.map(str::to_owned),
         };
@@ -71,50 +79,71 @@ impl Envoy {
 
     fn receive(&mut self, push: Option<Push>) {
         let Some(push) = push else { return };
-        assert!(
-            self.waiting.is_none(),
-            "two pushes under way: {:?} and {push:?}",
-            self.waiting
-        );
-        self.nonces.insert(push.kind, push.nonce.clone());
-        self.waiting = Some(push);
+        let other = self.waiting.insert(push.kind, push);
+        assert!(other.is_none(), "two pushes of a type under way: {other:?}");
     }
 
-    /// Accepts what came. Clusters make it ask for their endpoints.
+    /// Accepts what came, endpoints first.
     fn accept(&mut self) {
-        let push = self.waiting.take().expect("a push");
-        self.versions.insert(push.kind, push.version.clone());
-        // What Envoy says of endpoints it says before it sees what the acceptance leads to.
-        let nonce = self.nonces.get(&ResourceType::Endpoints).cloned();
-        self.send(push.kind, None);
-        if push.kind == ResourceType::Cluster {
-            let names: Vec<_> = self
-                .cluster_names(&push)
-                .into_iter()
-                .filter(|name| name.starts_with(['e', 'd']))
-                .collect();
-            if self.names.insert(ResourceType::Endpoints, names.clone()) != Some(names) {
-                let newer = std::mem::replace(
-                    self.nonces.entry(ResourceType::Endpoints).or_default(),
-                    nonce.unwrap_or_default(),
-                );
-                self.send(ResourceType::Endpoints, None);
-                if self.waiting.as_ref().is_some_and(|push| push.nonce == newer) {
-                    self.nonces.insert(ResourceType::Endpoints, newer);
+        match self
+            .waiting
+            .remove(&ResourceType::Endpoints)
+            .or_else(|| self.waiting.pop_first().map(|(_, push)| push))
+        {
+            Some(push) if push.kind == ResourceType::Cluster => self.warm(push),
+            Some(push) => {
+                self.acknowledge(&push);
+                if push.kind == ResourceType::Endpoints
+                    && let Some(clusters) = self.warming.take()
+                {
+                    self.acknowledge(&clusters);
                 }
+            }
+            None => panic!("nothing came"),
+        }
+    }
+
+    /// Asks for the endpoints of new clusters before it accepts them; of removed ones it says so after.
+    fn warm(&mut self, push: Push) {
+        let kind = ResourceType::Endpoints;
+        let wanted: Vec<_> = self
+            .cluster_names(&push)
+            .into_iter()
+            .filter(|name| name.starts_with(['e', 'd']))
+            .collect();
+        let nonce = self.nonces.get(&kind).cloned();
+        let old = self.names.insert(kind, wanted.clone()).unwrap_or_default();
+        if wanted.iter().any(|name| !old.contains(name)) {
+            self.warming = Some(push);
+            self.send(kind, nonce, None);
+        } else {
+            self.acknowledge(&push);
+            if wanted != old {
+                self.send(kind, nonce, None);
             }
         }
     }
 
-    fn refuse(&mut self) {
-        let push = self.waiting.take().expect("a push");
-        self.send(push.kind, Some("no"));
+    fn acknowledge(&mut self, push: &Push) {
+        self.versions.insert(push.kind, push.version.clone());
+        self.nonces.insert(push.kind, push.nonce.clone());
+        self.send(push.kind, Some(push.nonce.clone()), None);
     }
 
-    /// Accepts all that comes and says what it was: the type, and of clusters and endpoints the names.
+    fn refuse(&mut self) {
+        let (kind, push) = self.waiting.pop_first().expect("a push");
+        self.nonces.insert(kind, push.nonce.clone());
+        self.send(kind, Some(push.nonce), Some("no"));
+    }
+
+    /// Accepts all that comes and says what it was: the type, and of clusters the names.
     fn accept_all(&mut self) -> Vec<String> {
         let mut seen = Vec::new();
-        while let Some(push) = &self.waiting {
+        while let Some(push) = self
+            .waiting
+            .get(&ResourceType::Endpoints)
+            .or(self.waiting.values().next())
+        {
             let names = match push.kind {
                 ResourceType::Cluster => self.cluster_names(push).iter().map(|name| format!(" {name}")).collect(),
                 _ => String::new(),
@@ -160,7 +189,7 @@ fn equal_content_is_no_push() {
     let mut envoy = Envoy::connected(&snapshot(&["e1"]));
     envoy.accept_all();
     envoy.offer(&snapshot(&["e1"]));
-    assert!(envoy.waiting.is_none());
+    assert!(envoy.waiting.is_empty());
     assert_eq!(envoy.stream.standing(), Standing::InForce);
 }
 
@@ -198,9 +227,12 @@ fn of_the_snapshots_that_come_meanwhile_only_the_newest_counts() {
     envoy.offer(&snapshot(&["x4"]));
     let seen = envoy.accept_all();
     assert_eq!(seen.first().unwrap(), "CDS default:80 x1:80");
-    assert_eq!(seen.last().unwrap(), "EDS");
+    assert!(
+        !seen.iter().any(|push| push.contains("x2") && !push.contains("x4")),
+        "{seen:?}"
+    );
+    assert_eq!(seen.last().unwrap(), "CDS default:80 x4:80");
     assert_eq!(seen.iter().filter(|push| *push == "ECDS").count(), 1, "{seen:?}");
-    assert_eq!(seen[seen.len() - 2], "CDS default:80 x4:80");
 }
 
 #[test]
@@ -211,23 +243,18 @@ fn a_refused_push_is_not_repeated_until_it_changes() {
     envoy.refuse();
     assert_eq!(envoy.stream.standing(), Standing::Refused);
     assert!(
-        envoy.waiting.is_none(),
+        envoy.waiting.is_empty(),
         "neither the clusters again nor a table that names them"
     );
     envoy.offer(&snapshot(&["bad"]));
-    assert!(envoy.waiting.is_none());
-    envoy.send(ResourceType::Cluster, None);
-    assert!(envoy.waiting.is_none());
+    assert!(envoy.waiting.is_empty());
+    let nonce = envoy.nonces.get(&ResourceType::Cluster).cloned();
+    envoy.send(ResourceType::Cluster, nonce, None);
+    assert!(envoy.waiting.is_empty());
     envoy.offer(&snapshot(&["x2"]));
     assert_eq!(
         envoy.accept_all(),
-        [
-            "CDS default:80 x1:80 x2:80",
-            "EDS",
-            "ECDS",
-            "CDS default:80 x2:80",
-            "EDS"
-        ],
+        ["CDS default:80 x1:80 x2:80", "ECDS", "CDS default:80 x2:80"],
         "what was refused isn't held"
     );
     assert_eq!(envoy.stream.standing(), Standing::InForce);
@@ -239,8 +266,7 @@ fn a_refused_table_leaves_its_clusters_and_the_way_back_open() {
     envoy.accept_all();
     envoy.offer(&snapshot(&["x2"]));
     envoy.accept();
-    envoy.accept();
-    assert_eq!(envoy.waiting.as_ref().unwrap().kind, ResourceType::FilterConfig);
+    assert_eq!(envoy.waiting.keys().collect::<Vec<_>>(), [&ResourceType::FilterConfig]);
     envoy.refuse();
     assert_eq!(envoy.stream.standing(), Standing::Refused);
     envoy.offer(&snapshot(&["x1"]));
@@ -250,23 +276,55 @@ fn a_refused_table_leaves_its_clusters_and_the_way_back_open() {
         !seen.contains(&"ECDS".to_owned()),
         "the table in force is the right one already: {seen:?}"
     );
-    assert_eq!(seen.last().unwrap(), "EDS");
+    assert_eq!(seen.last().unwrap(), "CDS default:80 x1:80");
+}
+
+#[test]
+fn a_cluster_that_changed_gets_its_endpoints_again() {
+    let mut envoy = Envoy::connected(&snapshot(&["e1", "e2"]));
+    envoy.accept_all();
+    let changed = config(&["e1", "e2"], |config| {
+        config["services"]["e1"] = json!({"endpoints": ["127.0.0.1:1", "dns:1"]});
+    });
+    envoy.offer(&changed);
+    assert_eq!(
+        envoy.accept_all(),
+        ["CDS default:80 e1:80 e2:80", "EDS"],
+        "e1 has no endpoints of its own any more"
+    );
+    envoy.offer(&snapshot(&["e1", "e2"]));
+    assert_eq!(envoy.accept_all(), ["CDS default:80 e1:80 e2:80", "EDS"]);
+    assert_eq!(envoy.stream.standing(), Standing::InForce);
 }
 
 #[test]
 fn an_answer_to_an_earlier_push_changes_nothing() {
     let mut envoy = Envoy::connected(&snapshot(&["x1"]));
     envoy.accept_all();
-    let stale = envoy.nonces[&ResourceType::Cluster].clone();
+    let stale = envoy.nonces.get(&ResourceType::Cluster).cloned();
     envoy.offer(&snapshot(&["x2"]));
-    let fresh = envoy.nonces.insert(ResourceType::Cluster, stale).unwrap();
-    envoy.waiting = None;
-    envoy.send(ResourceType::Cluster, Some("no"));
-    assert!(envoy.waiting.is_none());
+    envoy.send(ResourceType::Cluster, stale, Some("no"));
     assert_eq!(envoy.stream.standing(), Standing::Pending);
-    envoy.nonces.insert(ResourceType::Cluster, fresh);
-    envoy.send(ResourceType::Cluster, None);
-    assert_eq!(envoy.waiting.unwrap().kind, ResourceType::Endpoints);
+    let seen = envoy.accept_all();
+    assert_eq!(seen.first().unwrap(), "CDS default:80 x1:80 x2:80");
+    assert_eq!(envoy.stream.standing(), Standing::InForce);
+}
+
+#[test]
+fn endpoints_of_the_clusters_on_their_way_dont_wait_for_a_newer_snapshot() {
+    let mut envoy = Envoy::connected(&snapshot(&["x"]));
+    envoy.accept_all();
+    envoy.offer(&snapshot(&["e1"]));
+    envoy.offer(&snapshot(&["e1", "e2"]));
+    assert_eq!(envoy.waiting.keys().collect::<Vec<_>>(), [&ResourceType::Cluster]);
+    envoy.accept();
+    assert_eq!(
+        envoy.waiting.keys().collect::<Vec<_>>(),
+        [&ResourceType::Endpoints],
+        "those of e1, or e1 never warms"
+    );
+    envoy.accept_all();
+    assert_eq!(envoy.stream.standing(), Standing::InForce);
 }
 
 #[test]
@@ -285,8 +343,8 @@ fn a_proxy_that_comes_back_with_everything_gets_nothing() {
         ResourceType::Endpoints,
         ResourceType::FilterConfig,
     ] {
-        back.send(kind, None);
-        assert!(back.waiting.is_none(), "{kind}");
+        back.send(kind, None, None);
+        assert!(back.waiting.is_empty(), "{kind}");
     }
     assert_eq!(back.stream.standing(), Standing::InForce);
 }
@@ -298,21 +356,20 @@ fn names_nobody_has_are_waited_for_in_silence() {
     envoy.ask(ResourceType::Route, &["unknown"]);
     envoy.accept_all();
     envoy.ask(ResourceType::Endpoints, &["default:80", "unknown"]);
-    assert!(envoy.waiting.is_none());
+    assert!(envoy.waiting.is_empty());
 }
 
 #[test]
-fn an_endpoint_asked_for_later_is_sent() {
+fn no_table_comes_before_the_endpoints_of_its_clusters_are_asked_for() {
     let mut envoy = Envoy::default();
     envoy.offer(&snapshot(&["e1"]));
     envoy.ask(ResourceType::Cluster, &[]);
-    let push = envoy.waiting.take().unwrap();
-    envoy.versions.insert(push.kind, push.version);
-    envoy.send(ResourceType::Cluster, None);
+    let clusters = envoy.waiting.remove(&ResourceType::Cluster).unwrap();
+    envoy.acknowledge(&clusters);
     envoy.ask(ResourceType::FilterConfig, &["sidetrack"]);
-    assert!(envoy.waiting.is_none(), "no table before the endpoints are asked for");
+    assert!(envoy.waiting.is_empty());
     envoy.ask(ResourceType::Endpoints, &["default:80"]);
-    assert!(envoy.waiting.is_none(), "nor before all of them are");
+    assert_eq!(envoy.accept_all(), ["EDS"]);
     envoy.ask(ResourceType::Endpoints, &["default:80", "e1:80"]);
     assert_eq!(envoy.accept_all(), ["EDS", "ECDS"]);
 }

@@ -1,0 +1,182 @@
+//! A client that keeps one connection.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::header::{HOST, HeaderName, HeaderValue};
+use http::{HeaderMap, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use crate::Echo;
+
+/// A request; its URI is the path.
+pub type Request = http::Request<Full<Bytes>>;
+
+/// What the client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 with keep-alive.
+    Http1,
+    /// HTTP/2 without TLS, with prior knowledge.
+    Http2,
+}
+
+/// A client of a port on loopback. It connects when it has no open connection.
+pub struct Client {
+    protocol: Protocol,
+    address: SocketAddr,
+    connection: Option<Connection>,
+}
+
+enum Connection {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// The response to a request, whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The response's headers.
+    pub headers: HeaderMap,
+    /// The response's body.
+    pub body: Bytes,
+}
+
+/// A GET request with these headers.
+///
+/// # Panics
+/// If HTTP forbids the path or a header.
+pub fn get(path: &str, headers: &[(&str, &str)]) -> Request {
+    let mut request = Request::default();
+    *request.uri_mut() = path.parse().unwrap();
+    for (name, value) in headers {
+        let name: HeaderName = name.parse().unwrap();
+        request
+            .headers_mut()
+            .append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    request
+}
+
+impl Client {
+    /// A client of this port, not yet connected.
+    pub fn new(protocol: Protocol, port: u16) -> Self {
+        Self {
+            protocol,
+            address: (Ipv4Addr::LOCALHOST, port).into(),
+            connection: None,
+        }
+    }
+
+    /// Sends a request and reads the whole response.
+    ///
+    /// # Errors
+    /// If there is no whole response.
+    pub async fn send(&mut self, mut request: Request) -> anyhow::Result<Answer> {
+        let authority = self.address.to_string();
+        let response = match self.open_connection().await? {
+            Connection::Http1(connection) => {
+                request
+                    .headers_mut()
+                    .entry(HOST)
+                    .or_insert(HeaderValue::try_from(authority)?);
+                connection.send_request(request).await
+            }
+            Connection::Http2(connection) => {
+                let path = request.uri().path_and_query().context("a request has a path")?.clone();
+                let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path);
+                *request.uri_mut() = uri.build()?;
+                connection.send_request(request).await
+            }
+        };
+        let (head, body) = response?.into_parts();
+        Ok(Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: body.collect().await?.to_bytes(),
+        })
+    }
+
+    /// Sends a GET request with these headers.
+    ///
+    /// # Errors
+    /// If there is no whole response.
+    pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
+        self.send(get(path, headers)).await
+    }
+
+    async fn open_connection(&mut self) -> anyhow::Result<&mut Connection> {
+        let mut open = self.connection.take();
+        if let Some(connection) = &mut open
+            && !connection.is_ready().await
+        {
+            open = None;
+        }
+        let open = match open {
+            Some(connection) => connection,
+            None => Connection::open(self.protocol, self.address).await?,
+        };
+        Ok(self.connection.insert(open))
+    }
+}
+
+impl Connection {
+    async fn open(protocol: Protocol, address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let io = TokioIo::new(stream);
+        // A connection's error reaches the request that waits on it.
+        Ok(match protocol {
+            Protocol::Http1 => {
+                let (sender, connection) = http1::handshake(io).await?;
+                tokio::spawn(connection);
+                Self::Http1(sender)
+            }
+            Protocol::Http2 => {
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+                tokio::spawn(connection);
+                Self::Http2(sender)
+            }
+        })
+    }
+
+    async fn is_ready(&mut self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.ready().await.is_ok(),
+            Self::Http2(connection) => connection.ready().await.is_ok(),
+        }
+    }
+}
+
+impl Answer {
+    /// What an echo server saw of the request.
+    ///
+    /// # Panics
+    /// If the answer isn't that of an echo server.
+    #[track_caller]
+    pub fn echo(&self) -> Echo {
+        match serde_json::from_slice(&self.body) {
+            Ok(echo) if self.status == 200 => echo,
+            _ => panic!("no echo server answered this: {} {}", self.status, self.text()),
+        }
+    }
+
+    /// The name of the echo server that answered, or the status that Envoy did.
+    pub fn served_by(&self) -> String {
+        match serde_json::from_slice::<Echo>(&self.body) {
+            Ok(echo) if self.status == 200 => echo.service,
+            _ => self.status.to_string(),
+        }
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}

@@ -1,0 +1,122 @@
+//! The configuration of a test: targets on loopback, and the file that is edited while it runs.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::{EchoServer, Ports};
+
+/// Echo servers, as the targets of a test.
+pub struct Services(Vec<EchoServer>);
+
+impl Services {
+    /// Starts a server for each name.
+    pub async fn start(names: &[&str]) -> Self {
+        let mut servers = Vec::new();
+        for name in names {
+            let server = EchoServer::bind(name, ([127, 0, 0, 1], 0).into()).await;
+            servers.push(server.expect("loopback has a free port"));
+        }
+        Self(servers)
+    }
+
+    /// How many requests have arrived at `name`.
+    ///
+    /// # Panics
+    /// If there is no such server.
+    pub fn requests(&self, name: &str) -> u64 {
+        let server = self.0.iter().find(|server| server.name() == name);
+        server.expect("a server of this name").requests()
+    }
+
+    /// The `services` section that says where they are; each server is the target of its name.
+    pub fn yaml(&self) -> String {
+        let lines = self.0.iter();
+        let lines = lines.map(|server| format!("  {}: {{endpoints: [\"{}\"]}}\n", server.name(), server.address()));
+        format!("services:\n{}", lines.collect::<String>())
+    }
+}
+
+/// A whole config.yaml: these ports on loopback, these services, and the lines of `routing`.
+pub fn config_text(ports: &Ports, services: &Services, routing: &str) -> String {
+    let Ports {
+        http,
+        grpc,
+        metrics,
+        admin,
+        api,
+        xds,
+    } = ports;
+    format!(
+        "server: {{httpPort: {http}, grpcPort: {grpc}, metricsPort: {metrics}, adminPort: {admin}, \
+         bindAddress: 127.0.0.1}}\n\
+         agent: {{apiPort: {api}, xdsPort: {xds}}}\n\
+         {}\
+         {}\n",
+        services.yaml(),
+        routing.trim_end()
+    )
+}
+
+/// A config.yaml in a directory of its own.
+pub struct ConfigFile {
+    directory: TempDir,
+}
+
+impl ConfigFile {
+    /// A file with this text.
+    pub fn new(text: &str) -> Self {
+        let file = Self::nowhere();
+        fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    /// A file with this text as Kubernetes mounts it: `config.yaml` → `..data/config.yaml`, where `..data` → a
+    /// directory that an update replaces.
+    pub fn mounted(text: &str) -> Self {
+        let file = Self::nowhere();
+        symlink("..data/config.yaml", file.path()).unwrap();
+        file.remount(text);
+        file
+    }
+
+    /// Its path.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("config.yaml")
+    }
+
+    /// Truncates the file and writes it anew, as an editor may do.
+    pub fn write_in_place(&self, text: &str) {
+        fs::write(self.path(), text).unwrap();
+    }
+
+    /// Puts a new file in its place, as most editors do.
+    pub fn replace(&self, text: &str) {
+        let new = self.directory.path().join(".config.yaml.new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, self.path()).unwrap();
+    }
+
+    /// Does to a mounted file what the kubelet does: writes a new directory, swaps the link, removes the old directory.
+    pub fn remount(&self, text: &str) {
+        let data = self.directory.path().join("..data");
+        let old = fs::read_link(&data).ok();
+        let new = tempfile::Builder::new().prefix("..").tempdir_in(&self.directory);
+        let new = new.unwrap().keep();
+        fs::write(new.join("config.yaml"), text).unwrap();
+        let link = self.directory.path().join("..data_tmp");
+        symlink(new.file_name().unwrap(), &link).unwrap();
+        fs::rename(link, data).unwrap();
+        if let Some(old) = old {
+            fs::remove_dir_all(self.directory.path().join(old)).unwrap();
+        }
+    }
+
+    fn nowhere() -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The harness of the end-to-end tests: everything that runs here is the real thing.
+//!
+//! A test starts [echo servers](EchoServer) as targets, writes a [config file](ConfigFile), starts
+//! [`sidetrack up`](Sidetrack), [`sidetrack agent`](Agent) or [Envoy] as child processes, and sends requests
+//! with a [client](Client). Binary and filter are [built](artifacts) before the first use, so no test runs a stale one.
+//!
+//! Nothing waits for a fixed time: [`poll_until`] asks until the answer is right or the deadline has passed. Processes
+//! end with the value that owns them, by their id, and a test that fails prints what they wrote.
+
+pub mod artifacts;
+mod client;
+mod config;
+mod echo;
+mod poll;
+mod ports;
+mod process;
+mod raw;
+mod running;
+mod stats;
+mod traffic;
+
+pub use client::{Answer, Client, Protocol, Request, get};
+pub use config::{ConfigFile, Services, config_text};
+pub use echo::{Echo, EchoServer, MAX_DELAY};
+pub use poll::{PATIENCE, poll_until};
+pub use ports::{FixedPorts, Ports, free_port};
+pub use process::Process;
+pub use raw::RawConnection;
+pub use running::{Agent, Envoy, Sidetrack, sidetrack};
+pub use rustix::process::Signal;
+pub use stats::Stats;
+pub use traffic::{Outcome, Traffic};

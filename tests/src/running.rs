@@ -1,0 +1,133 @@
+//! The programs under test, running.
+
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::{Client, PATIENCE, Ports, Process, Protocol, artifacts, poll_until};
+
+/// `sidetrack` with these arguments.
+pub fn sidetrack(arguments: &[&str]) -> Command {
+    let mut command = Command::new(artifacts::sidetrack());
+    command.args(arguments).env("ENVOY_BIN", artifacts::envoy());
+    command
+}
+
+/// `sidetrack up`: the agent and its Envoy.
+pub struct Sidetrack(Process);
+
+/// `sidetrack agent`: the agent alone.
+pub struct Agent(Process);
+
+/// An Envoy of its own.
+pub struct Envoy {
+    process: Process,
+    _bootstrap: TempDir,
+}
+
+impl Sidetrack {
+    /// Starts it, without waiting for anything.
+    pub fn spawn(config: &Path) -> Self {
+        let mut command = sidetrack(&["up", "-c"]);
+        Self(Process::spawn("sidetrack up", command.arg(config)))
+    }
+
+    /// Starts it and waits until its Envoy serves the config; the ports are those of the config.
+    pub async fn up(config: &Path, ports: &Ports) -> Self {
+        let mut started = Self::spawn(config);
+        ready(&mut started.0, ports.api, "/readyz").await;
+        started
+    }
+}
+
+impl Agent {
+    /// Starts it and waits until it is alive.
+    pub async fn start(config: &Path, ports: &Ports) -> Self {
+        let mut command = sidetrack(&["agent", "-c"]);
+        let mut process = Process::spawn("sidetrack agent", command.arg(config));
+        ready(&mut process, ports.api, "/healthz").await;
+        Self(process)
+    }
+}
+
+impl Envoy {
+    /// Starts an Envoy with this bootstrap (YAML), without waiting for anything.
+    pub fn start(bootstrap: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path: PathBuf = directory.path().join("bootstrap.yaml");
+        std::fs::write(&path, bootstrap).unwrap();
+        let mut command = Command::new(artifacts::envoy());
+        command.args([
+            "--disable-hot-restart",
+            "--concurrency",
+            "2",
+            "--log-level",
+            "warning",
+            "-c",
+        ]);
+        Self {
+            process: Process::spawn("envoy", command.arg(path)),
+            _bootstrap: directory,
+        }
+    }
+}
+
+/// Waits until `path` on this port answers 200.
+async fn ready(process: &mut Process, port: u16, path: &str) {
+    let mut client = Client::new(Protocol::Http1, port);
+    poll_until(PATIENCE, &format!("200 from {path}"), async || {
+        if let Some(status) = process.exited() {
+            panic!("it ended before it was ready: {status}");
+        }
+        match client.get(path, &[]).await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(format!("{} {}", answer.status, answer.text())),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    })
+    .await;
+}
+
+impl Deref for Sidetrack {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.0
+    }
+}
+
+impl DerefMut for Sidetrack {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.0
+    }
+}
+
+impl Deref for Agent {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.0
+    }
+}
+
+impl DerefMut for Agent {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.0
+    }
+}
+
+impl Deref for Envoy {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Envoy {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}

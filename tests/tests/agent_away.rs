@@ -1,0 +1,108 @@
+//! The agent is killed, comes back, or isn't there yet.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sidetrack_tests::{
+    Agent, Client, ConfigFile, Envoy, PATIENCE, Ports, Protocol, Services, Signal, Traffic, config_text, get,
+    poll_until, sidetrack,
+};
+
+const ROUTING: &str = r#"
+routing:
+  defaultTarget: baseline
+  rules:
+    - {routeKey: sandbox, targetService: service-a, pathPrefixes: [/api]}
+"#;
+
+/// How soon an Envoy that starts without its agent serves the baseline.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+const AWAY: Duration = Duration::from_secs(3);
+
+fn bootstrap(config: &ConfigFile) -> String {
+    let command: &mut Command = &mut sidetrack(&["render", "--bootstrap", "-c"]);
+    let output = command.arg(config.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits until a request with the key is served by `expected`.
+async fn until_served_by(port: u16, expected: &str) {
+    let mut client = Client::new(Protocol::Http1, port);
+    poll_until(PATIENCE, &format!("{expected} serving"), async || {
+        let answer = client.get("/api", &[("x-route-key", "sandbox")]).await;
+        let served_by = answer.map_err(|error| format!("{error:#}"))?.served_by();
+        (served_by == expected).then_some(()).ok_or(served_by)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_goes_on_while_the_agent_is_away() {
+    let ports = Ports::free();
+    let services = Services::start(&["baseline", "service-a", "service-b"]).await;
+    let config = ConfigFile::new(&config_text(&ports, &services, ROUTING));
+    let mut agent = Agent::start(&config.path(), &ports).await;
+    let _envoy = Envoy::start(&bootstrap(&config));
+    until_served_by(ports.http, "service-a").await;
+
+    let requests = [("/api", "service-a"), ("/", "baseline")];
+    let traffic = Traffic::start(
+        ports.http,
+        200,
+        requests
+            .map(|(path, _)| get(path, &[("x-route-key", "sandbox")]))
+            .to_vec(),
+    );
+    agent.signal(Signal::KILL);
+    agent.exit(PATIENCE).await;
+    let killed = Instant::now();
+    while killed.elapsed() < AWAY {
+        traffic.flow(50).await;
+    }
+    let agent = Agent::start(&config.path(), &ports).await;
+    let mut api = Client::new(Protocol::Http1, ports.api);
+    poll_until(PATIENCE, "the agent ready again", async || {
+        let ready = api.get("/readyz", &[]).await.map_err(|error| format!("{error:#}"))?;
+        (ready.status == 200).then_some(()).ok_or_else(|| ready.text())
+    })
+    .await;
+    traffic.flow(200).await;
+    let (outcomes, _) = traffic.stop().await;
+    for outcome in outcomes {
+        assert_eq!(outcome.served_by, requests[outcome.request].1);
+    }
+
+    config.replace(&config_text(
+        &ports,
+        &services,
+        &ROUTING.replace("service-a", "service-b"),
+    ));
+    until_served_by(ports.http, "service-b").await;
+    drop(agent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envoy_started_while_the_agent_is_away_serves_the_baseline_then_the_rules() {
+    let ports = Ports::free();
+    let services = Services::start(&["baseline", "service-a"]).await;
+    let config = ConfigFile::new(&config_text(&ports, &services, ROUTING));
+    let bootstrap = bootstrap(&config);
+
+    let started = Instant::now();
+    let envoy = Envoy::start(&bootstrap);
+    for (protocol, port) in [(Protocol::Http1, ports.http), (Protocol::Http2, ports.grpc)] {
+        let mut client = Client::new(protocol, port);
+        poll_until(AT_ONCE, "the baseline", async || {
+            let answer = client.get("/api", &[("x-route-key", "sandbox")]).await;
+            let served_by = answer.map_err(|error| format!("{error:#}"))?.served_by();
+            (served_by == "baseline").then_some(()).ok_or(served_by)
+        })
+        .await;
+    }
+    assert!(started.elapsed() < AT_ONCE, "{}", envoy.output());
+
+    let _agent = Agent::start(&config.path(), &ports).await;
+    until_served_by(ports.http, "service-a").await;
+}
