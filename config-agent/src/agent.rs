@@ -13,7 +13,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tracing::{error, info, warn};
 
 use crate::api;
-use crate::config::{self, InvalidConfig};
+use crate::config::{self, InvalidConfig, Loaded};
 use crate::render::{FilterCode, Snapshot};
 use crate::status::Status;
 use crate::xds::{Ads, Proxies};
@@ -127,14 +127,17 @@ async fn follow(
     // Once before the first change: the file may have changed before it was watched.
     loop {
         match load(file).await {
-            Ok(new) if new == config => {
+            Ok(Loaded { config: new, .. }) if new == config => {
                 if !std::mem::take(&mut last_rejected).is_empty() {
                     info!(file = %file.display(), "the file is mended, the configuration in force is what it says");
                 }
                 status.set_rejected(Vec::new());
             }
-            Ok(new) => {
+            Ok(Loaded { config: new, warnings }) => {
                 last_rejected.clear();
+                for warning in warnings {
+                    warn!("{warning}");
+                }
                 if new.agent != config.agent || new.server.admin_port != config.server.admin_port {
                     warn!("changes of agent.* and server.adminPort take effect when the agent is started again");
                 }
@@ -162,7 +165,7 @@ async fn follow(
 }
 
 /// Reads a large file on a thread that may block.
-async fn load(file: &Path) -> Result<ValidConfig, InvalidConfig> {
+async fn load(file: &Path) -> Result<Loaded, InvalidConfig> {
     let path = file.to_owned();
     match tokio::task::spawn_blocking(move || config::load(&path)).await {
         Ok(result) => result,

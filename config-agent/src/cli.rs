@@ -11,8 +11,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::agent::{Agent, Options};
-use crate::config::{self, InvalidConfig};
-use crate::render::{FilterCode, static_bootstrap, targets, to_yaml};
+use crate::config::{self, InvalidConfig, Loaded};
+use crate::explain::{self, Question};
+use crate::render::{FilterCode, static_bootstrap, targets, to_yaml, whole_bootstrap};
 use crate::{envoy, up};
 
 /// Request-level sandboxes on Envoy: requests that carry a route key go to that key's sandbox, all others to the baseline.
@@ -56,19 +57,42 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Print Envoy configuration as YAML.
+    /// Say where a request goes, and rule by rule why.
     #[command(
-        after_help = "Example:\n  sidetrack render -c config.yaml --bootstrap > bootstrap.yaml\n  envoy -c \
-                            bootstrap.yaml\n\nSuch an Envoy serves the baseline even if it starts while the agent is away; \
-                            rules come from the agent."
+        after_help = "Example:\n  sidetrack explain -c config.yaml --path /api/v1/x -H 'X-Route-Key: sandbox-123'"
+    )]
+    Explain {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The path, with its query if it has one.
+        #[arg(long)]
+        path: String,
+        /// The method.
+        #[arg(long, default_value = "GET")]
+        method: String,
+        /// The host.
+        #[arg(long, default_value = "")]
+        host: String,
+        /// A header; may be given several times.
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = explain::parse_header)]
+        headers: Vec<(String, String)>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the whole Envoy configuration as YAML, for an Envoy without an agent.
+    #[command(
+        after_help = "Example:\n  sidetrack render -c config.yaml > envoy.yaml\n  envoy -c envoy.yaml          # or: \
+                            func-e run -c envoy.yaml\n\nWith --bootstrap, an Envoy that serves the baseline even if it \
+                            starts while the agent is away, and gets its rules from the agent."
     )]
     Render {
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
         filter: Filter,
-        /// The bootstrap of an Envoy that gets its rules from an agent.
-        #[arg(long, required = true)]
+        /// Only the bootstrap of an Envoy that gets its targets and rules from an agent.
+        #[arg(long)]
         bootstrap: bool,
         /// The node id by which the agent knows this Envoy.
         #[arg(long, default_value = "sidetrack", value_name = "ID")]
@@ -153,16 +177,35 @@ fn run(command: Command) -> anyhow::Result<()> {
             );
             Ok(())
         }
+        Command::Explain {
+            config,
+            path,
+            method,
+            host,
+            headers,
+            json,
+        } => {
+            let question = Question {
+                method,
+                host,
+                path,
+                headers,
+            };
+            let answer = explain::answer(&config.load()?.routing, question)?;
+            match json {
+                true => println!("{}", serde_json::to_string_pretty(&answer)?),
+                false => print!("{}", answer.to_text()),
+            }
+            Ok(())
+        }
         Command::Render {
             config,
             filter,
-            bootstrap: _,
+            bootstrap,
             node,
         } => {
-            print!(
-                "{}",
-                to_yaml(&static_bootstrap(&config.load()?, &node, &filter.code()?))?
-            );
+            let render = if bootstrap { static_bootstrap } else { whole_bootstrap };
+            print!("{}", to_yaml(&render(&config.load()?, &node, &filter.code()?))?);
             Ok(())
         }
     }
@@ -206,8 +249,13 @@ impl Stop {
 }
 
 impl ConfigFile {
+    /// The configuration; what is doubtful in it goes to standard error.
     fn load(&self) -> Result<ValidConfig, InvalidConfig> {
-        config::load(&self.config)
+        let Loaded { config, warnings } = config::load(&self.config)?;
+        for warning in warnings {
+            eprintln!("{warning}");
+        }
+        Ok(config)
     }
 }
 

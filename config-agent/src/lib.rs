@@ -12,6 +12,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod envoy;
+pub mod explain;
 pub mod render;
 pub mod status;
 pub mod up;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use prost::Message as _;
 use rustix::process::Signal;
 use sidetrack_routing::ValidConfig;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,7 +13,7 @@ use tracing::info;
 
 use crate::agent::{Agent, Options};
 use crate::envoy::{Admin, Envoy, EnvoyCommand};
-use crate::render::dynamic_bootstrap;
+use crate::render::{dynamic_bootstrap, to_yaml};
 use crate::status::Status;
 
 /// Runs an agent and an Envoy until `shutdown`, or until one of them fails.
@@ -47,8 +46,9 @@ pub async fn run(
         .prefix("sidetrack-")
         .tempdir()
         .context("no place for the bootstrap")?;
-    let bootstrap: PathBuf = directory.path().join("bootstrap.pb");
-    std::fs::write(&bootstrap, dynamic_bootstrap(&config, &node).encode_to_vec()).context("the bootstrap")?;
+    let bootstrap: PathBuf = directory.path().join("bootstrap.yaml");
+    std::fs::write(&bootstrap, to_yaml(&dynamic_bootstrap(&config, &node))?)
+        .context("the bootstrap can't be written")?;
     let admin = Admin::on(config.server.admin_port);
     let mut envoy = Envoy::start(command, &bootstrap, log_level, admin)?;
     info!(program = %command.program.display(), pid = envoy.id(), "Envoy started");

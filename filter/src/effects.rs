@@ -2,27 +2,101 @@
 
 use log::error;
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{MapType, Status};
-use sidetrack_routing::{MISS_HEADER, RouteDecision, STEERING_HEADER};
+use proxy_wasm::types::{MapType, MetricType, Status};
+use sidetrack_routing::{
+    Destination, EXPLAIN_HEADER, FoundKey, MIRROR_HEADER, MISS_HEADER, RequestHead, RouteDecision, RouteTable,
+    STEERING_HEADER, merged_baggage,
+};
+
+use crate::request::EnvoyHead;
+
+/// The filter state that the response header X-Route-Decision is made of.
+const DECISION_STATE: &str = "sidetrack.decision";
+
+/// Counts requests whose key sources hold different keys.
+const DISAGREEMENTS: &str = "sidetrack_key_disagreements_total";
 
 /// Applies `decision` to the current request.
 ///
-/// A header that is written makes Envoy pick the route again: by the steering header the route to the target, by the
-/// miss header the ordinary route.
-pub(crate) fn apply(decision: &RouteDecision<'_>) {
-    let applied = match decision {
-        RouteDecision::Target(rule) => rule
-            .additional_headers()
-            .try_for_each(|(name, value)| set(name, value))
-            .and_then(|()| set(STEERING_HEADER, rule.cluster().as_bytes())),
-        RouteDecision::Baseline(reason) => set(MISS_HEADER, reason.as_str().as_bytes()),
-    };
-    if let Err(status) = applied {
+/// A header that is written makes Envoy pick the route again: by the steering header a route to the target, by the miss
+/// header the ordinary route.
+pub(crate) fn apply(table: &RouteTable, decision: &RouteDecision<'_>, head: &impl RequestHead) {
+    if let Err(status) = try_apply(table, decision, head) {
         // Envoy then takes the action of the route that let the request in: the baseline.
         error!("Envoy refused a request header: {status:?}");
     }
 }
 
+fn try_apply(table: &RouteTable, decision: &RouteDecision<'_>, head: &impl RequestHead) -> Result<(), Status> {
+    if decision.disagreement {
+        count_disagreement()?;
+    }
+    if table.debug_header() && head.any_value(EXPLAIN_HEADER, |value| value == b"1") {
+        note_decision(decision)?;
+    }
+    match decision.destination {
+        Destination::Target { rule, cluster, mirror } => {
+            rule.removed_headers().try_for_each(remove)?;
+            rule.additional_headers()
+                .try_for_each(|(name, value)| set(name, value))?;
+            hand_on(table, decision.key.as_ref())?;
+            if let Some(mirror) = mirror {
+                set(MIRROR_HEADER, mirror.as_bytes())?;
+            }
+            set(STEERING_HEADER, cluster.as_bytes())
+        }
+        Destination::Baseline(reason) => {
+            hand_on(table, decision.key.as_ref())?;
+            set(MISS_HEADER, reason.as_str().as_bytes())
+        }
+    }
+}
+
+/// Writes the key where the next hop looks for it, if it isn't there: after the rule's own effects, which may be on
+/// `baggage`, too.
+fn hand_on(table: &RouteTable, key: Option<&FoundKey>) -> Result<(), Status> {
+    let Some(key) = key else { return Ok(()) };
+    if !key.is_in_route_key_header() {
+        set(table.route_key_header(), key.as_bytes())?;
+    }
+    if let Some(member) = table.propagated_baggage() {
+        let mut lines = Vec::new();
+        EnvoyHead::default().any_value("baggage", |line| {
+            lines.push(line.to_vec());
+            false
+        });
+        let mut merged = Vec::new();
+        merged_baggage(lines.iter().map(Vec::as_slice), member, key.as_bytes(), &mut merged);
+        if lines != [merged.as_slice()] {
+            set("baggage", &merged)?;
+        }
+    }
+    Ok(())
+}
+
+fn note_decision(decision: &RouteDecision<'_>) -> Result<(), Status> {
+    let text = match decision.destination {
+        Destination::Target { rule, cluster, .. } => {
+            let target = cluster.split('|').next().unwrap_or_default();
+            format!("rule={}; target={target}; reason=matched", rule.name())
+        }
+        Destination::Baseline(reason) => format!("rule=-; target=baseline; reason={reason}"),
+    };
+    hostcalls::set_property(vec![DECISION_STATE], Some(text.as_bytes()))
+}
+
+fn count_disagreement() -> Result<(), Status> {
+    thread_local! {
+        /// Once for each VM: Envoy keeps a new entry for each definition, even of an equal name.
+        static METRIC: Result<u32, Status> = hostcalls::define_metric(MetricType::Counter, DISAGREEMENTS);
+    }
+    METRIC.with(|metric| hostcalls::increment_metric((*metric)?, 1))
+}
+
 fn set(name: &str, value: &[u8]) -> Result<(), Status> {
     hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value))
+}
+
+fn remove(name: &str) -> Result<(), Status> {
+    hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, None)
 }

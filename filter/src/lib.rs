@@ -78,8 +78,9 @@ impl Context for Stream {}
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         if let Some(table) = &self.table {
-            let decision = decide(table, &EnvoyHead::default());
-            effects::apply(&decision);
+            let head = EnvoyHead::default();
+            let decision = decide(table, &head);
+            effects::apply(table, &decision, &head);
         }
         Action::Continue
     }

@@ -1,6 +1,7 @@
 //! The head of the current request, read from Envoy.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::time::UNIX_EPOCH;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{Bytes, MapType};
@@ -31,6 +32,35 @@ impl RequestHead for EnvoyHead {
             Some(false) => self.further_values(name).any(test),
         }
     }
+
+    fn now(&self) -> u64 {
+        let since_1970 = hostcalls::get_current_time()
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        since_1970
+            .and_then(|since| u64::try_from(since.as_millis()).ok())
+            .unwrap_or_default()
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014), begun once for each VM with the time: the host has no source of chance, and
+    /// this needs nobody's call.
+    fn random(&self) -> u64 {
+        thread_local! {
+            static STATE: Cell<u64> = Cell::new(seed());
+        }
+        let state = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        STATE.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+fn seed() -> u64 {
+    let since_1970 = hostcalls::get_current_time()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since_1970.map_or(0, |since| since.as_secs() ^ u64::from(since.subsec_nanos()) << 32)
 }
 
 impl EnvoyHead {

@@ -1,11 +1,13 @@
 //! From a valid configuration to the bytes of a route table. Equal configurations have equal bytes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::layout::{
-    CHECKED_FROM, HEADER_BYTES, MAGIC, SECTIONS, SOURCE_HEADER, Section, Subject, Test, VERSION, What, checksum,
+    CHECKED_FROM, EffectKind, MAGIC, SECTIONS, Section, SourceKind, Subject, Test, VERSION, What, checksum,
 };
-use crate::validate::{ValidRouting, ValidRule};
+use crate::matchers::{HostPattern, PathTest, ValueTest};
+use crate::valid::{KeySource, Sticky, ValidRouting, ValidRule};
 
 /// Compiles `routing` into a table for [`RouteTable::load`](crate::RouteTable::load).
 pub fn compile(routing: &ValidRouting) -> Vec<u8> {
@@ -14,23 +16,36 @@ pub fn compile(routing: &ValidRouting) -> Vec<u8> {
         keys.entry(rule.route_key.as_str()).or_default().push(rule);
     }
     let mut writer = Writer::default();
+    let propagated = routing.propagate_baggage.as_deref().unwrap_or_default();
     writer.row(
-        Section::Sources,
-        &[
-            Cell::Number(SOURCE_HEADER),
-            Cell::Text(routing.route_key_header.as_str()),
+        Section::Settings,
+        [
+            Cell::text(routing.route_key_header.as_str()),
+            Cell::text(propagated),
+            Cell::Number(u32::from(routing.debug_header)),
         ],
     );
-    let mut rules_before = 0;
+    for source in &routing.key_sources {
+        let (kind, name) = match source {
+            KeySource::Header(name) => (SourceKind::Header, name.as_str()),
+            KeySource::Baggage(name) => (SourceKind::Baggage, name.as_str()),
+            KeySource::Tracestate(name) => (SourceKind::Tracestate, name.as_str()),
+            KeySource::Cookie(name) => (SourceKind::Cookie, name.as_str()),
+            KeySource::Query(name) => (SourceKind::Query, name.as_str()),
+            KeySource::Host(suffix) => (SourceKind::Host, suffix.as_str()),
+        };
+        writer.row(Section::Sources, [Cell::Number(kind as u32), Cell::text(name)]);
+    }
     for (key, rules) in keys {
-        writer.row(Section::Keys, &[Cell::Text(key), Cell::Number(rules_before)]);
+        let first_rule = writer.count(Section::Rules);
+        writer.row(Section::Keys, [Cell::text(key), Cell::Number(first_rule)]);
         for rule in rules {
-            writer.rule(rule);
-            rules_before += 1;
+            writer.rule(rule, routing);
         }
     }
-    writer.row(Section::Keys, &[Cell::Text(""), Cell::Number(rules_before)]);
-    writer.rule_row("", "");
+    let end = writer.count(Section::Rules);
+    writer.row(Section::Keys, [Cell::text(""), Cell::Number(end)]);
+    writer.rule_row("");
     writer.finish()
 }
 
@@ -39,81 +54,129 @@ pub fn compile(routing: &ValidRouting) -> Vec<u8> {
 struct Writer<'c> {
     sections: [Vec<u8>; SECTIONS],
     rows: [u32; SECTIONS],
-    texts: BTreeMap<&'c str, u32>,
-    clusters: BTreeMap<String, u32>,
+    texts: BTreeMap<Cow<'c, [u8]>, u32>,
 }
 
 enum Cell<'c> {
     Number(u32),
-    Text(&'c str),
+    Text(Cow<'c, [u8]>),
+}
+
+impl<'c> Cell<'c> {
+    fn text(text: &'c str) -> Self {
+        Self::Text(Cow::Borrowed(text.as_bytes()))
+    }
+
+    fn owned(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::Text(Cow::Owned(bytes.into()))
+    }
 }
 
 impl<'c> Writer<'c> {
-    fn rule(&mut self, rule: &'c ValidRule) {
-        self.rule_row(&rule.name, &rule.target.to_string());
-        for (index, prefix) in rule.path_prefixes.iter().enumerate() {
-            let last = index + 1 == rule.path_prefixes.len();
-            let what = What {
-                subject: Subject::Path,
-                test: Test::SegmentPrefix,
-                last,
-            };
-            self.condition(what, "", prefix.as_str());
+    fn rule(&mut self, rule: &'c ValidRule, routing: &ValidRouting) {
+        self.rule_row(&rule.name);
+        for weighted in &rule.targets {
+            let cluster = rule.cluster(&weighted.target, routing);
+            self.row(Section::Targets, [Cell::owned(cluster), Cell::Number(weighted.weight)]);
         }
-        for (name, value) in &rule.header_matchers {
-            let what = What {
-                subject: Subject::Header,
-                test: Test::Exact,
-                last: true,
-            };
-            self.condition(what, name.as_str(), value.as_str());
+        self.conditions(rule);
+        self.effects(rule);
+    }
+
+    /// What is cheap to look at comes first.
+    fn conditions(&mut self, rule: &'c ValidRule) {
+        self.group(
+            Subject::Path,
+            "",
+            rule.paths.iter().map(|path| match path {
+                PathTest::Exact(path) => (Test::Exact, path.as_str()),
+                PathTest::Prefix(prefix) => (Test::SegmentPrefix, prefix.as_str()),
+                PathTest::Regex(pattern) => (Test::Regex, pattern.as_str()),
+            }),
+        );
+        self.group(
+            Subject::Method,
+            "",
+            rule.methods.iter().map(|method| (Test::Exact, method.as_str())),
+        );
+        self.group(
+            Subject::Host,
+            "",
+            rule.hosts.iter().map(|host| match host {
+                HostPattern::Exact(host) => (Test::Exact, host.as_str()),
+                HostPattern::OneLabelBefore(suffix) => (Test::OneLabelBefore, suffix.as_str()),
+            }),
+        );
+        for (name, test) in &rule.query_matchers {
+            self.group(Subject::Query, name, alternatives(test));
         }
-        for (name, value) in &rule.additional_headers {
+        for (name, test) in &rule.header_matchers {
+            self.group(Subject::Header, name.as_str(), alternatives(test));
+        }
+    }
+
+    fn group(&mut self, subject: Subject, name: &'c str, alternatives: impl Iterator<Item = (Test, &'c str)>) {
+        let mut alternatives = alternatives.peekable();
+        while let Some((test, value)) = alternatives.next() {
+            let what = What {
+                subject,
+                test,
+                last: alternatives.peek().is_none(),
+            };
             self.row(
-                Section::Headers,
-                &[Cell::Text(name.as_str()), Cell::Text(value.as_str())],
+                Section::Conditions,
+                [Cell::Number(what.pack()), Cell::text(name), Cell::text(value)],
             );
         }
     }
 
-    fn rule_row(&mut self, name: &'c str, cluster: &str) {
-        let cluster_start = match self.clusters.get(cluster) {
-            Some(start) => *start,
-            None => {
-                let start = self.append_text(cluster);
-                self.clusters.insert(cluster.to_owned(), start);
-                start
+    fn effects(&mut self, rule: &'c ValidRule) {
+        if let Some(time) = rule.expires_at {
+            self.effect(EffectKind::Expires, Cell::text(""), Cell::owned(time.to_le_bytes()));
+        }
+        if let Some(mirror) = &rule.mirror {
+            let cluster = Cell::owned(mirror.target.to_string());
+            self.effect(
+                EffectKind::Mirror,
+                cluster,
+                Cell::owned(mirror.per_million.to_le_bytes()),
+            );
+        }
+        match &rule.sticky_by {
+            Some(Sticky::Header(name)) => {
+                self.effect(EffectKind::StickyHeader, Cell::text(name.as_str()), Cell::text(""));
             }
-        };
-        let conditions = self.count(Section::Conditions);
-        let headers = self.count(Section::Headers);
-        self.row(
-            Section::Rules,
-            &[
-                Cell::Text(name),
-                Cell::Number(cluster_start),
-                Cell::Number(length(cluster.len())),
-                Cell::Number(conditions),
-                Cell::Number(headers),
-            ],
-        );
+            Some(Sticky::Cookie(name)) => self.effect(EffectKind::StickyCookie, Cell::text(name), Cell::text("")),
+            Some(Sticky::RouteKey) => self.effect(EffectKind::StickyKey, Cell::text(""), Cell::text("")),
+            None => {}
+        }
+        for name in &rule.remove_headers {
+            self.effect(EffectKind::Remove, Cell::text(name.as_str()), Cell::text(""));
+        }
+        for (name, value) in &rule.additional_headers {
+            self.effect(EffectKind::Set, Cell::text(name.as_str()), Cell::text(value.as_str()));
+        }
     }
 
-    fn condition(&mut self, what: What, name: &'c str, value: &'c str) {
-        self.row(
-            Section::Conditions,
-            &[Cell::Number(what.pack()), Cell::Text(name), Cell::Text(value)],
-        );
+    fn effect(&mut self, kind: EffectKind, name: Cell<'c>, value: Cell<'c>) {
+        self.row(Section::Effects, [Cell::Number(kind as u32), name, value]);
     }
 
-    fn row(&mut self, section: Section, cells: &[Cell<'c>]) {
+    fn rule_row(&mut self, name: &'c str) {
+        let [targets, conditions, effects] =
+            [Section::Targets, Section::Conditions, Section::Effects].map(|section| Cell::Number(self.count(section)));
+        self.row(Section::Rules, [Cell::text(name), targets, conditions, effects]);
+    }
+
+    fn row<const N: usize>(&mut self, section: Section, cells: [Cell<'c>; N]) {
         let mut row = Vec::new();
         for cell in cells {
             match cell {
                 Cell::Number(number) => row.extend_from_slice(&number.to_le_bytes()),
                 Cell::Text(text) => {
+                    let bytes = length(text.len());
                     row.extend_from_slice(&self.text(text).to_le_bytes());
-                    row.extend_from_slice(&length(text.len()).to_le_bytes());
+                    row.extend_from_slice(&bytes.to_le_bytes());
                 }
             }
         }
@@ -124,21 +187,14 @@ impl<'c> Writer<'c> {
     }
 
     /// The offset of `text`, which is written once however often it is used.
-    fn text(&mut self, text: &'c str) -> u32 {
-        match self.texts.get(text) {
-            Some(start) => *start,
-            None => {
-                let start = self.append_text(text);
-                self.texts.insert(text, start);
-                start
-            }
+    fn text(&mut self, text: Cow<'c, [u8]>) -> u32 {
+        if let Some(start) = self.texts.get(&text) {
+            return *start;
         }
-    }
-
-    fn append_text(&mut self, text: &str) -> u32 {
         let texts = self.bytes(Section::Texts);
         let start = length(texts.len());
-        texts.extend_from_slice(text.as_bytes());
+        texts.extend_from_slice(&text);
+        self.texts.insert(text, start);
         start
     }
 
@@ -147,13 +203,15 @@ impl<'c> Writer<'c> {
     }
 
     fn bytes(&mut self, section: Section) -> &mut Vec<u8> {
-        let [sources, keys, rules, conditions, headers, texts] = &mut self.sections;
+        let [settings, sources, keys, rules, targets, conditions, effects, texts] = &mut self.sections;
         match section {
+            Section::Settings => settings,
             Section::Sources => sources,
             Section::Keys => keys,
             Section::Rules => rules,
+            Section::Targets => targets,
             Section::Conditions => conditions,
-            Section::Headers => headers,
+            Section::Effects => effects,
             Section::Texts => texts,
         }
     }
@@ -169,8 +227,20 @@ impl<'c> Writer<'c> {
         table.extend_from_slice(&VERSION.to_le_bytes());
         table.extend_from_slice(&checksum(&checked).to_le_bytes());
         table.extend_from_slice(&checked);
-        debug_assert!(table.len() >= HEADER_BYTES);
         table
+    }
+}
+
+fn alternatives(test: &ValueTest) -> Box<dyn Iterator<Item = (Test, &str)> + '_> {
+    let one = |test, value| Box::new(std::iter::once((test, value)));
+    match test {
+        ValueTest::OneOf(values) => Box::new(values.iter().map(|value| (Test::Exact, value.as_str()))),
+        ValueTest::Prefix(value) => one(Test::Prefix, value.as_str()),
+        ValueTest::Suffix(value) => one(Test::Suffix, value.as_str()),
+        ValueTest::Contains(value) => one(Test::Contains, value.as_str()),
+        ValueTest::Regex(pattern) => one(Test::Regex, pattern.as_str()),
+        ValueTest::Present => one(Test::Present, ""),
+        ValueTest::Absent => one(Test::Absent, ""),
     }
 }
 
@@ -198,15 +268,15 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_with_key_prefix_and_header_takes_few_bytes() {
+    fn a_rule_of_key_and_prefix_takes_64_bytes_and_its_texts() {
         let rules: Vec<_> = (0..1000)
             .map(|i| {
                 json!({"routeKey": format!("key-{i:04}"), "targetService": "x", "name": format!("{i:04}"),
-                    "pathPrefixes": ["/api/v1"], "additionalHeaders": {"X-Environment": "sandbox"}})
+                    "pathPrefixes": ["/api/v1"]})
             })
             .collect();
-        let strings = 8 + 4;
-        let bytes_per_rule = table(json!(rules)).len() / 1000 - strings;
-        assert!(bytes_per_rule <= 72, "{bytes_per_rule}");
+        let texts = "key-0000".len() + "0000".len();
+        let bytes_per_rule = table(json!(rules)).len() / 1000 - texts;
+        assert!(bytes_per_rule <= 64, "{bytes_per_rule}");
     }
 }

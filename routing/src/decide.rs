@@ -2,23 +2,49 @@
 
 use std::fmt;
 
-use crate::layout::{Subject, Test};
-use crate::names::MAX_ROUTE_KEY_BYTES;
-use crate::table::{Condition, RouteTable, Rule};
+use crate::key::{FoundKey, KeySearch};
+use crate::layout::{EffectKind, Subject, Test};
+use crate::sources::{cookie, host, percent, query};
+use crate::split;
+use crate::table::{Condition, RouteTable, Rule, Source};
 
-/// The head of a request, as whoever holds it can show it.
+/// The head of a request, and what else a decision may depend on, as whoever has them can show them.
 pub trait RequestHead {
     /// Whether `test` holds for any value of the header `name` (lower case; `:path` and the other pseudo-headers
     /// count as headers). Values are given in the order they were sent, until one passes. `false` if there is no
     /// such header.
     fn any_value(&self, name: &str, test: impl FnMut(&[u8]) -> bool) -> bool;
+
+    /// Milliseconds since 1970. Asked for only where a rule expires.
+    fn now(&self) -> u64;
+
+    /// A number, evenly distributed over all of `u64`, another one each time. Asked for only where chance decides.
+    fn random(&self) -> u64;
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+pub struct RouteDecision<'t> {
+    /// Where it goes.
+    pub destination: Destination<'t>,
+    /// Its route key, if it has a valid one.
+    pub key: Option<FoundKey>,
+    /// Whether another source holds another key.
+    pub disagreement: bool,
 }
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug)]
-pub enum RouteDecision<'t> {
-    /// To the target of this rule, with its headers.
-    Target(Rule<'t>),
+pub enum Destination<'t> {
+    /// To a target of this rule, with its effects.
+    Target {
+        /// The rule.
+        rule: Rule<'t>,
+        /// The target's cluster.
+        cluster: &'t str,
+        /// The cluster that gets a copy.
+        mirror: Option<&'t str>,
+    },
     /// To the baseline, for this reason.
     Baseline(Reason),
 }
@@ -28,13 +54,39 @@ pub enum RouteDecision<'t> {
 pub enum Reason {
     /// It carries no route key.
     NoKey,
-    /// Its route key is longer than 256 bytes.
+    /// Its route key is longer than 256 bytes, or has characters that no key has.
     InvalidKey,
     /// No rule has its route key.
     UnknownKey,
     /// No rule of its route key matches.
     NoMatch,
 }
+
+/// Sees what a decision looks at. All methods do nothing by default, and cost nothing then.
+pub trait Recorder {
+    /// A key source was looked at, and this is the key there, valid or not.
+    fn source(&mut self, source: Source<'_>, key: Option<&[u8]>) {
+        let _ = (source, key);
+    }
+
+    /// A rule is looked at; if `expired`, no further.
+    fn rule(&mut self, rule: Rule<'_>, expired: bool) {
+        let _ = (rule, expired);
+    }
+
+    /// A condition of that rule was compared with this value, or found none to compare with.
+    fn condition(&mut self, condition: &Condition<'_>, actual: Option<&[u8]>, held: bool) {
+        let _ = (condition, actual, held);
+    }
+
+    /// One of the alternatives seen since the last group held, or none did.
+    fn group(&mut self, held: bool) {
+        let _ = held;
+    }
+}
+
+/// Sees nothing.
+impl Recorder for () {}
 
 impl Reason {
     /// The reason's name in headers, logs and metrics.
@@ -54,55 +106,118 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Finds the key of the request, and the first of the key's rules that matches.
+/// Finds the key of the request, the first of the key's rules that matches, and one of that rule's targets.
 pub fn decide<'t>(table: &'t RouteTable, head: &impl RequestHead) -> RouteDecision<'t> {
-    let mut decision = RouteDecision::Baseline(Reason::NoKey);
-    head.any_value(table.key_header(), |value| match first_element(value) {
-        Some(key) => {
-            decision = decide_for(table, key, head);
-            true
-        }
-        None => false,
-    });
-    decision
+    decide_with(table, head, &mut ())
 }
 
-fn decide_for<'t>(table: &'t RouteTable, key: &[u8], head: &impl RequestHead) -> RouteDecision<'t> {
-    if key.len() > MAX_ROUTE_KEY_BYTES {
-        return RouteDecision::Baseline(Reason::InvalidKey);
-    }
-    let Some(mut rules) = table.rules_of(key) else {
-        return RouteDecision::Baseline(Reason::UnknownKey);
+/// The same, with somebody who watches.
+pub fn decide_with<'t>(
+    table: &'t RouteTable,
+    head: &impl RequestHead,
+    recorder: &mut impl Recorder,
+) -> RouteDecision<'t> {
+    let search = KeySearch::over(table, head, recorder);
+    let destination = match &search.key {
+        Some(Ok(key)) => destination(table, key, head, recorder),
+        Some(Err(_)) => Destination::Baseline(Reason::InvalidKey),
+        None => Destination::Baseline(Reason::NoKey),
     };
-    match rules.find(|rule| matches(*rule, head)) {
-        Some(rule) => RouteDecision::Target(rule),
-        None => RouteDecision::Baseline(Reason::NoMatch),
+    RouteDecision {
+        destination,
+        disagreement: search.disagreement,
+        key: search.key.and_then(Result::ok),
     }
 }
 
-/// Whether of each group of alternatives one holds.
-fn matches(rule: Rule<'_>, head: &impl RequestHead) -> bool {
+fn destination<'t>(
+    table: &'t RouteTable,
+    key: &FoundKey,
+    head: &impl RequestHead,
+    recorder: &mut impl Recorder,
+) -> Destination<'t> {
+    let Some(mut rules) = table.rules_of(key.as_bytes()) else {
+        return Destination::Baseline(Reason::UnknownKey);
+    };
+    let chosen = rules.find_map(|rule| {
+        let matching = matches(rule, head, recorder).then_some(rule)?;
+        choose(matching, key, head).map(|cluster| (rule, cluster))
+    });
+    match chosen {
+        Some((rule, cluster)) => Destination::Target {
+            rule,
+            cluster,
+            mirror: mirror(rule, head),
+        },
+        None => Destination::Baseline(Reason::NoMatch),
+    }
+}
+
+/// Whether the rule is there, and of each group of alternatives one holds.
+fn matches(rule: Rule<'_>, head: &impl RequestHead, recorder: &mut impl Recorder) -> bool {
+    let expired = expires_at(rule).is_some_and(|time| head.now() >= time);
+    recorder.rule(rule, expired);
+    if expired {
+        return false;
+    }
     let mut held = false;
     for condition in rule.conditions() {
-        held = held || holds(&condition, head);
-        if condition.what.last && !std::mem::take(&mut held) {
-            return false;
+        held = held || holds(&condition, head, recorder);
+        if condition.last {
+            recorder.group(held);
+            if !std::mem::take(&mut held) {
+                return false;
+            }
         }
     }
     true
 }
 
-fn holds(condition: &Condition<'_>, head: &impl RequestHead) -> bool {
-    match condition.what.subject {
-        Subject::Path => head.any_value(":path", |path| test(condition, without_query(path))),
-        Subject::Header => head.any_value(condition.name, |value| test(condition, value)),
+fn holds(condition: &Condition<'_>, head: &impl RequestHead, recorder: &mut impl Recorder) -> bool {
+    let mut seen = false;
+    let mut compare = |actual: &[u8]| {
+        seen = true;
+        let passed = test(condition, actual);
+        recorder.condition(condition, Some(actual), passed && condition.test != Test::Absent);
+        passed
+    };
+    let held = match condition.subject {
+        Subject::Path => head.any_value(":path", |path| compare(query::path(path))),
+        Subject::Method => head.any_value(":method", &mut compare),
+        Subject::Host => head.any_value(":authority", &mut compare),
+        Subject::Header => head.any_value(condition.name, &mut compare),
+        Subject::Query => head.any_value(":path", |path| {
+            query::values(path, condition.name.as_bytes()).any(|raw| {
+                let mut buffer = [0; crate::names::MAX_ROUTE_KEY_BYTES];
+                // What is longer than anything it could equal is compared as it was sent.
+                compare(percent::decoded(raw, true, &mut buffer).unwrap_or(raw))
+            })
+        }),
+    };
+    if seen {
+        return held != (condition.test == Test::Absent);
     }
+    let held = condition.test == Test::Absent;
+    recorder.condition(condition, None, held);
+    held
 }
 
+/// Whether `actual` passes. Of `Absent`, whether there is something; the caller turns that round.
 fn test(condition: &Condition<'_>, actual: &[u8]) -> bool {
-    match condition.what.test {
-        Test::Exact => actual == condition.value,
-        Test::SegmentPrefix => is_segment_prefix(condition.value, actual),
+    let value = condition.value;
+    match condition.test {
+        Test::Exact if condition.subject == Subject::Host => {
+            let name = host::without_port(actual);
+            name.strip_suffix(b".").unwrap_or(name).eq_ignore_ascii_case(value)
+        }
+        Test::Exact => actual == value,
+        Test::SegmentPrefix => is_segment_prefix(value, actual),
+        Test::Prefix => actual.starts_with(value),
+        Test::Suffix => actual.ends_with(value),
+        Test::Contains => contains(actual, value),
+        Test::Regex => condition.pattern.is_some_and(|pattern| pattern.matches(actual)),
+        Test::Present | Test::Absent => true,
+        Test::OneLabelBefore => host::label(actual, value).is_some(),
     }
 }
 
@@ -113,145 +228,112 @@ fn is_segment_prefix(prefix: &[u8], path: &[u8]) -> bool {
     }
 }
 
-fn without_query(path: &[u8]) -> &[u8] {
-    path.split(|byte| matches!(byte, b'?' | b'#'))
+/// Time grows with the product of the lengths; both are bounded by Envoy's limit on headers and ours on values.
+fn contains(actual: &[u8], part: &[u8]) -> bool {
+    part.is_empty() || actual.windows(part.len()).any(|window| window == part)
+}
+
+fn expires_at(rule: Rule<'_>) -> Option<u64> {
+    let first = rule
+        .effects()
         .next()
-        .unwrap_or_default()
+        .filter(|effect| effect.kind == EffectKind::Expires)?;
+    first.value.first_chunk().map(|time| u64::from_le_bytes(*time))
 }
 
-/// The first element of a header that is a comma-separated list (RFC 9110 §5.6.1), which is what several lines of one
-/// header may have been joined to on the way. Empty elements don't count.
-fn first_element(value: &[u8]) -> Option<&[u8]> {
-    value
-        .split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .find(|element| !element.is_empty())
+/// One of the rule's targets. `None` only if the table gives none a weight.
+fn choose<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead) -> Option<&'t str> {
+    let mut targets = rule.targets();
+    let first = targets.next()?;
+    if targets.next().is_none() {
+        return Some(first.0);
+    }
+    let index = match sticky_choice(rule, key, head) {
+        Some(choice) => choice,
+        None => split::by_chance(rule.targets().map(|(_, weight)| weight), head.random()),
+    };
+    index
+        .and_then(|index| rule.targets().nth(index))
+        .map(|(cluster, _)| cluster)
 }
 
-/// A request head in memory, as (lower-case name, value).
-impl<N: AsRef<str>, V: AsRef<[u8]>> RequestHead for &[(N, V)] {
+/// The choice by what the client sticks by, or `None` if it has no such thing.
+fn sticky_choice<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead) -> Option<Option<usize>> {
+    // The target's own name: whether its cluster falls back makes no difference to who goes there.
+    let own = |cluster: &'t str| cluster.split('|').next().unwrap_or_default().as_bytes();
+    let by_value =
+        |value: &[u8]| split::by_value(rule.targets().map(|(cluster, weight)| (own(cluster), weight)), value);
+    let mut choice = None;
+    let sticky = rule.effects().find(|effect| {
+        matches!(
+            effect.kind,
+            EffectKind::StickyHeader | EffectKind::StickyCookie | EffectKind::StickyKey
+        )
+    })?;
+    let mut choose = |value: &[u8]| {
+        choice = Some(by_value(value));
+        true
+    };
+    match sticky.kind {
+        EffectKind::StickyHeader => head.any_value(sticky.name, |value| !value.is_empty() && choose(value)),
+        EffectKind::StickyCookie => head.any_value("cookie", |line| {
+            cookie::value(line, sticky.name.as_bytes()).is_some_and(&mut choose)
+        }),
+        _ => choose(key.as_bytes()),
+    };
+    choice
+}
+
+fn mirror<'t>(rule: Rule<'t>, head: &impl RequestHead) -> Option<&'t str> {
+    const MILLION: u32 = 1_000_000;
+    let effect = rule.effects().find(|effect| effect.kind == EffectKind::Mirror)?;
+    let share = effect
+        .value
+        .first_chunk()
+        .map_or(0, |share| u32::from_le_bytes(*share))
+        .min(MILLION);
+    let chosen = share == MILLION || split::by_chance([share, MILLION - share].into_iter(), head.random()) == Some(0);
+    chosen.then_some(effect.name)
+}
+
+/// A request in memory: headers as (lower-case name, value), and the two things that aren't in a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'r, N, V> {
+    /// The headers, pseudo-headers among them.
+    pub headers: &'r [(N, V)],
+    /// Milliseconds since 1970.
+    pub now: u64,
+    /// What every call of `random` gives.
+    pub random: u64,
+}
+
+impl<'r, N, V> Request<'r, N, V> {
+    /// A request at the beginning of time.
+    pub fn new(headers: &'r [(N, V)]) -> Self {
+        Self {
+            headers,
+            now: 0,
+            random: 0,
+        }
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<[u8]>> RequestHead for Request<'_, N, V> {
     fn any_value(&self, name: &str, mut test: impl FnMut(&[u8]) -> bool) -> bool {
-        self.iter()
+        self.headers
+            .iter()
             .any(|(header, value)| header.as_ref() == name && test(value.as_ref()))
+    }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn random(&self) -> u64 {
+        self.random
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ROUTING: &str = r#"{
-        "routeKeyHeader": "X-Route-Key",
-        "defaultTarget": "default-service",
-        "rules": [
-            {"routeKey": "sandbox-123", "targetService": "service-a", "pathPrefixes": ["/api/v1"]},
-            {"routeKey": "sandbox-456", "targetService": "service-b", "pathPrefixes": ["/api/v2"],
-             "headerMatchers": {"Content-Type": "application/json", "X-User": "7"}},
-            {"routeKey": "order", "targetService": "first", "pathPrefixes": ["/a", "/b"]},
-            {"routeKey": "order", "targetService": "second", "pathPrefixes": ["/a/deeper"]},
-            {"routeKey": "order", "targetService": "third", "pathPrefixes": ["/c/"]},
-            {"routeKey": "all", "targetService": "everything"},
-            {"routeKey": "root", "targetService": "everything", "pathPrefixes": ["/"]}
-        ]}"#;
-
-    /// Cases are `path | header: value | … => cluster or reason`.
-    #[track_caller]
-    fn check(cases: &[&str]) {
-        let table = RouteTable::from_configuration(ROUTING.into()).unwrap();
-        for case in cases {
-            let (request, expected) = case.split_once(" => ").unwrap();
-            let mut parts = request.split(" | ");
-            let path = (":path", parts.next().unwrap());
-            let head: Vec<_> = std::iter::once(path)
-                .chain(parts.map(|line| line.split_once(": ").unwrap_or((line, ""))))
-                .collect();
-            let actual = match decide(&table, &head.as_slice()) {
-                RouteDecision::Target(rule) => rule.cluster().trim_end_matches(":80"),
-                RouteDecision::Baseline(reason) => reason.as_str(),
-            };
-            assert_eq!(actual, expected, "{case}");
-        }
-    }
-
-    #[test]
-    fn the_key_selects_the_rules() {
-        check(&[
-            "/api/v1/x | x-route-key: sandbox-123 => service-a",
-            "/api/v1/x => no_key",
-            "/api/v1/x | x-route-key => no_key",
-            "/api/v1/x | x-route-key: sandbox-12 => unknown_key",
-            "/api/v1/x | x-route-key: sandbox-1234 => unknown_key",
-            "/api/v1/x | x-route-key: Sandbox-123 => unknown_key",
-            "/api/v1/x | x-other: sandbox-123 => no_key",
-        ]);
-    }
-
-    #[test]
-    fn of_several_keys_the_first_counts() {
-        check(&[
-            "/ | x-route-key: all, sandbox-123 => everything",
-            "/ | x-route-key: all | x-route-key: sandbox-123 => everything",
-            "/ | x-route-key: nobody, all => unknown_key",
-            "/ | x-route-key: , all => everything",
-            "/ | x-route-key | x-route-key: all => everything",
-        ]);
-    }
-
-    #[test]
-    fn a_prefix_matches_whole_segments() {
-        check(&[
-            "/api/v1 | x-route-key: sandbox-123 => service-a",
-            "/api/v1/ | x-route-key: sandbox-123 => service-a",
-            "/api/v1?q=/api | x-route-key: sandbox-123 => service-a",
-            "/api/v10 | x-route-key: sandbox-123 => no_match",
-            "/API/v1 | x-route-key: sandbox-123 => no_match",
-            "/other?/api/v1 | x-route-key: sandbox-123 => no_match",
-            "/ | x-route-key: sandbox-123 => no_match",
-            "/c/x | x-route-key: order => third",
-            "/c | x-route-key: order => no_match",
-            "/anything | x-route-key: root => everything",
-            "/ | x-route-key: root => everything",
-            "* | x-route-key: root => no_match",
-            "* | x-route-key: all => everything",
-        ]);
-    }
-
-    #[test]
-    fn the_first_matching_rule_wins() {
-        check(&[
-            "/a/deeper/x | x-route-key: order => first",
-            "/b | x-route-key: order => first",
-            "/d | x-route-key: order => no_match",
-        ]);
-    }
-
-    #[test]
-    fn all_header_matchers_must_match_any_value() {
-        const B: &str = "/api/v2/y | x-route-key: sandbox-456";
-        check(&[
-            &format!("{B} | content-type: application/json | x-user: 7 => service-b"),
-            &format!(
-                "{B} | content-type: text/html | x-user: 8 | content-type: application/json | x-user: 7 => service-b"
-            ),
-            &format!("{B} | content-type: application/json => no_match"),
-            &format!("{B} | content-type: application/json | x-user: 77 => no_match"),
-            &format!("{B} | content-type: Application/JSON | x-user: 7 => no_match"),
-            "/api/v1 | x-route-key: sandbox-456 | content-type: application/json | x-user: 7 => no_match",
-        ]);
-    }
-
-    #[test]
-    fn an_absurd_request_goes_to_the_baseline() {
-        let table = RouteTable::from_configuration(ROUTING.into()).unwrap();
-        let reason = |key: &[u8]| match decide(&table, &[("x-route-key", key)].as_slice()) {
-            RouteDecision::Target(rule) => rule.cluster(),
-            RouteDecision::Baseline(reason) => reason.as_str(),
-        };
-        assert_eq!(reason(&[b'k'; 256]), "unknown_key");
-        assert_eq!(reason(&[b'k'; 257]), "invalid_key");
-        assert_eq!(reason(&[b'k'; 60_000]), "invalid_key");
-        assert_eq!(reason(b"\xff\xfe"), "unknown_key");
-        assert_eq!(reason(b" \t "), "no_key");
-        assert_eq!(reason(b",,,,"), "no_key");
-    }
-}
+#[path = "decide_tests.rs"]
+mod tests;

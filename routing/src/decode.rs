@@ -45,10 +45,13 @@ pub fn decode<T: DeserializeOwned, V>(
                     return validated;
                 }
                 let further = validated.err().unwrap_or_default();
-                problems.extend(further.into_iter().map(|p| Problem {
+                let placed = further.into_iter().map(|p| Problem {
                     path: counting_struck(&p.path, &struck),
                     ..p
-                }));
+                });
+                // What is said of a mapping is hardly fair when a part of it was struck out.
+                let parents: BTreeSet<Path> = struck.iter().filter_map(Path::parent).collect();
+                problems.extend(placed.filter(|problem| !parents.contains(&problem.path)));
                 return Err(problems);
             }
             Err(mismatch) => mismatch,
@@ -162,6 +165,10 @@ impl serde::de::Error for Mismatch {
         }
     }
 
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(format!("is {variant:?}, must be one of {}", expected.join(", ")))
+    }
+
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         let message = match nearest(field, expected) {
             Some(near) => format!("unknown field, did you mean `{near}`?"),
@@ -180,12 +187,28 @@ fn wanted(expected: &dyn Expected) -> String {
     match name.as_str() {
         "u16" => "a number from 0 to 65535".to_owned(),
         "u32" | "u64" | "usize" => "a whole number, 0 or more".to_owned(),
+        "f64" => "a number".to_owned(),
         "a string" => "text".to_owned(),
         "a sequence" => "a list".to_owned(),
         "a map" => "a mapping of names to values".to_owned(),
         "a boolean" => "true or false".to_owned(),
         _ if name.starts_with("struct ") => "a mapping".to_owned(),
         _ => name,
+    }
+}
+
+fn unexpected(value: &Value) -> Unexpected<'_> {
+    match value {
+        Value::Null => Unexpected::Unit,
+        Value::Bool(value) => Unexpected::Bool(*value),
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(value), _) => Unexpected::Unsigned(value),
+            (None, Some(value)) => Unexpected::Signed(value),
+            (None, None) => Unexpected::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(value) => Unexpected::Str(value),
+        Value::Array(_) => Unexpected::Seq,
+        Value::Object(_) => Unexpected::Map,
     }
 }
 
@@ -289,13 +312,17 @@ impl<'de> Deserializer<'de> for Node<'_> {
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Mismatch> {
         let path = self.path.clone();
         match self.value {
             Value::String(variant) => visitor.visit_enum(IntoDeserializer::<Mismatch>::into_deserializer(&**variant)),
-            _ => Err(Mismatch::custom("must be a name")),
+            other => Err(Mismatch::new(format!(
+                "is {}, must be one of {}",
+                found(unexpected(other)),
+                variants.join(", ")
+            ))),
         }
         .map_err(|mismatch| mismatch.at(&path))
     }
@@ -421,7 +448,6 @@ mod tests {
                 "routing.rules[0].targetService: is a list, must be text",
                 "routing.rules[1]: is the text \"what\", must be a mapping",
                 "routing.rules[2].additionalHeaders.X-A: is true, must be text: put it in quotes",
-                "routing.rules[2]: `targetService` is missing",
                 "routing: `defaultTarget` is missing",
                 "server.bindAddress: is the number 7, must be text: put it in quotes",
                 "server.grpcPort: is the number 70000, must be a number from 0 to 65535",

@@ -6,8 +6,14 @@ pub const STEERING_HEADER: &str = "x-route-cluster";
 /// Says why a request with a key goes to the baseline, and keeps it from entering the filter again.
 pub const MISS_HEADER: &str = "x-route-miss";
 
+/// Names the cluster that gets a copy of a decided request.
+pub const MIRROR_HEADER: &str = "x-route-mirror";
+
+/// A request that carries this header asks for its decision.
+pub const EXPLAIN_HEADER: &str = "x-route-explain";
+
 /// Headers a client can't send and a target never sees.
-pub const INTERNAL_HEADERS: [&str; 2] = [STEERING_HEADER, MISS_HEADER];
+pub const INTERNAL_HEADERS: [&str; 3] = [STEERING_HEADER, MISS_HEADER, MIRROR_HEADER];
 
 /// Why a rule may not use the (lower-case) header `name`, or `None`.
 pub(crate) fn reserved(name: &str) -> Option<&'static str> {

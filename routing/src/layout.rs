@@ -9,14 +9,16 @@
 //! A row that owns rows of another section says where they start; they end where the next row's start. So `Keys` and
 //! `Rules` have one row more than there are keys and rules. A `text` is an offset and a length in `Texts`.
 //!
-//! | section    | row                                                      | order                       |
-//! |------------|----------------------------------------------------------|-----------------------------|
-//! | Sources    | kind, header: text                                       | precedence                  |
-//! | Keys       | key: text, first rule                                    | sorted by key, byte for byte |
-//! | Rules      | name: text, cluster: text, first condition, first header | key by key, precedence      |
-//! | Conditions | what, name: text, value: text                            | rule by rule                |
-//! | Headers    | name: text, value: text                                  | rule by rule                |
-//! | Texts      | bytes                                                    | each text once              |
+//! | section    | row                                                          | order                        |
+//! |------------|--------------------------------------------------------------|------------------------------|
+//! | Settings   | route key header: text, propagated baggage member: text, debug | one row                      |
+//! | Sources    | kind, name: text                                             | precedence                   |
+//! | Keys       | key: text, first rule                                        | sorted by key, byte for byte |
+//! | Rules      | name: text, first target, first condition, first effect      | key by key, precedence       |
+//! | Targets    | cluster: text, weight                                        | rule by rule                 |
+//! | Conditions | what, name: text, value: text                                | rule by rule                 |
+//! | Effects    | kind, name: text, value: text                                | rule by rule, by kind        |
+//! | Texts      | bytes                                                        | each text once               |
 //!
 //! `what` of a condition is subject + test × 256 + (1 if it is the last of its alternatives) × 65536. Conditions up to
 //! and including a last one are alternatives, one of which must hold; every such group of a rule must.
@@ -25,7 +27,7 @@
 pub(crate) const MAGIC: [u8; 8] = *b"\0sdtrack";
 
 /// The version of the table's layout, written by the agent and wanted by the filter.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes before the checksum's subject: magic, version, checksum.
 pub(crate) const CHECKED_FROM: usize = 8 + 4 + 8;
@@ -33,45 +35,138 @@ pub(crate) const CHECKED_FROM: usize = 8 + 4 + 8;
 /// Bytes before the first section.
 pub(crate) const HEADER_BYTES: usize = CHECKED_FROM + 4 * SECTIONS;
 
-pub(crate) const SECTIONS: usize = 6;
+pub(crate) const SECTIONS: usize = 8;
 
 /// A section, by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Section {
+    Settings,
     Sources,
     Keys,
     Rules,
+    Targets,
     Conditions,
-    Headers,
+    Effects,
     Texts,
 }
 
 /// Bytes of a row of each section.
+pub(crate) const SETTINGS_ROW: usize = 20;
 pub(crate) const SOURCE_ROW: usize = 12;
 pub(crate) const KEY_ROW: usize = 12;
-pub(crate) const RULE_ROW: usize = 24;
+pub(crate) const RULE_ROW: usize = 20;
+pub(crate) const TARGET_ROW: usize = 12;
 pub(crate) const CONDITION_ROW: usize = 20;
-pub(crate) const HEADER_ROW: usize = 16;
+pub(crate) const EFFECT_ROW: usize = 20;
 
 /// A row's bytes of each section, in the order of [`Section`].
-pub(crate) const ROW_BYTES: [usize; SECTIONS] = [SOURCE_ROW, KEY_ROW, RULE_ROW, CONDITION_ROW, HEADER_ROW, 1];
+pub(crate) const ROW_BYTES: [usize; SECTIONS] = [
+    SETTINGS_ROW,
+    SOURCE_ROW,
+    KEY_ROW,
+    RULE_ROW,
+    TARGET_ROW,
+    CONDITION_ROW,
+    EFFECT_ROW,
+    1,
+];
 
-/// The kind of a key source.
-pub(crate) const SOURCE_HEADER: u32 = 0;
+/// An enumeration that is a number in a table.
+macro_rules! numbered {
+    ($(#[$doc:meta])* $vis:vis $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $number:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        $vis enum $name {
+            $($(#[$variant_doc])* $variant = $number,)*
+        }
 
-/// What a condition looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Subject {
-    Path = 0,
-    Header = 1,
+        impl $name {
+            pub(crate) fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-/// How a condition compares what it looks at with its value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Test {
-    Exact = 0,
-    /// The value, up to the end or a slash; see [`PathPrefix`](crate::PathPrefix).
-    SegmentPrefix = 1,
+numbered! {
+    /// The kind of a key source.
+    pub SourceKind {
+        /// The first element of a header's list.
+        Header = 0,
+        /// A member of `baggage`.
+        Baggage = 1,
+        /// A member of `tracestate`.
+        Tracestate = 2,
+        /// A cookie.
+        Cookie = 3,
+        /// A query parameter.
+        Query = 4,
+        /// The label before a suffix of the authority.
+        Host = 5,
+    }
+}
+
+numbered! {
+    /// What a condition looks at.
+    pub Subject {
+        /// The path without the query.
+        Path = 0,
+        /// A header's values.
+        Header = 1,
+        /// The authority without the port.
+        Host = 2,
+        /// The method.
+        Method = 3,
+        /// A query parameter's values, percent-decoded.
+        Query = 4,
+    }
+}
+
+numbered! {
+    /// How a condition compares what it looks at with its value.
+    pub Test {
+        /// Equal; hosts without regard to case.
+        Exact = 0,
+        /// The value, up to the end or a slash; see [`PathPrefix`](crate::PathPrefix).
+        SegmentPrefix = 1,
+        /// Begins with the value.
+        Prefix = 2,
+        /// Ends with the value.
+        Suffix = 3,
+        /// Has the value in it.
+        Contains = 4,
+        /// The value is a regular expression that matches the whole.
+        Regex = 5,
+        /// Is there.
+        Present = 6,
+        /// Isn't there.
+        Absent = 7,
+        /// A host of one label and the value.
+        OneLabelBefore = 8,
+    }
+}
+
+numbered! {
+    /// What a rule does beside naming targets. Sorted: what is first is first among a rule's effects.
+    pub(crate) EffectKind {
+        /// From the moment `value` (u64, milliseconds since 1970) on the rule doesn't exist.
+        Expires = 0,
+        /// Copies go to the cluster `name`, of a million requests `value` (u32) many.
+        Mirror = 1,
+        /// The target is chosen by the value of the header `name`.
+        StickyHeader = 2,
+        /// The target is chosen by the value of the cookie `name`.
+        StickyCookie = 3,
+        /// The target is chosen by the route key.
+        StickyKey = 4,
+        /// The header `name` is removed.
+        Remove = 5,
+        /// The header `name` is set to `value`.
+        Set = 6,
+    }
 }
 
 /// The `what` of a condition.
@@ -88,16 +183,8 @@ impl What {
     }
 
     pub(crate) fn unpack(word: u32) -> Option<Self> {
-        let subject = match word & 0xff {
-            0 => Subject::Path,
-            1 => Subject::Header,
-            _ => return None,
-        };
-        let test = match (word >> 8) & 0xff {
-            0 => Test::Exact,
-            1 => Test::SegmentPrefix,
-            _ => return None,
-        };
+        let subject = Subject::from_number(word & 0xff)?;
+        let test = Test::from_number((word >> 8) & 0xff)?;
         let what = Self {
             subject,
             test,

@@ -13,42 +13,60 @@
 //! ```
 //!
 //! ```
-//! use sidetrack_routing::{RouteDecision, RouteTable, decide};
+//! use sidetrack_routing::{Destination, Request, RouteTable, decide};
 //!
 //! let table = RouteTable::from_configuration(
 //!     br#"{"defaultTarget": "shop", "rules": [
-//!         {"routeKey": "pr-17", "targetService": "shop.pr-17", "pathPrefixes": ["/cart"]}]}"#.to_vec(),
+//!         {"routeKey": "pr-17", "targetService": "shop.pr-17", "pathPrefixes": ["/cart"], "fallback": "none"}]}"#.to_vec(),
 //! )?;
-//! let request = [("x-route-key", "pr-17"), (":path", "/cart/items?page=2")];
-//! match decide(&table, &request.as_slice()) {
-//!     RouteDecision::Target(rule) => assert_eq!(rule.cluster(), "shop.pr-17:80"),
-//!     RouteDecision::Baseline(reason) => panic!("{reason}"),
+//! let headers = [("x-route-key", "pr-17"), (":path", "/cart/items?page=2")];
+//! match decide(&table, &Request::new(&headers)).destination {
+//!     Destination::Target { cluster, .. } => assert_eq!(cluster, "shop.pr-17:80"),
+//!     Destination::Baseline(reason) => panic!("{reason}"),
 //! }
 //! # Ok::<(), sidetrack_routing::InvalidTable>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod compile;
+mod conflicts;
 mod decide;
 mod decode;
+mod explain;
 mod headers;
+mod key;
 mod layout;
+mod matchers;
 mod names;
 mod problem;
+mod sources;
+mod split;
 mod table;
+mod valid;
 mod validate;
 pub mod wire;
 
 pub use compile::compile;
-pub use decide::{Reason, RequestHead, RouteDecision, decide};
+pub use conflicts::{Warning, warnings};
+pub use decide::{Destination, Reason, Recorder, Request, RequestHead, RouteDecision, decide, decide_with};
 pub use decode::decode;
-pub use headers::{INTERNAL_HEADERS, MISS_HEADER, STEERING_HEADER};
-pub use layout::VERSION as TABLE_VERSION;
+pub use explain::{Compared, Explanation, LookedAt, Outcome, TriedRule, explain};
+pub use headers::{EXPLAIN_HEADER, INTERNAL_HEADERS, MIRROR_HEADER, MISS_HEADER, STEERING_HEADER};
+pub use key::FoundKey;
+pub use layout::{SourceKind, Subject, Test, VERSION as TABLE_VERSION};
+pub use matchers::{
+    HostPattern, InvalidHostPattern, InvalidMethod, InvalidPattern, Method, PathTest, Pattern, ValueTest,
+};
 pub use names::{
     HeaderName, HeaderValue, Host, InvalidHeaderName, InvalidHeaderValue, InvalidPathPrefix, InvalidRouteKey,
     InvalidTarget, MAX_ROUTE_KEY_BYTES, PathPrefix, RouteKey, Target,
 };
 pub use problem::{Path, Problem, Segment};
-pub use table::{InvalidTable, RouteTable, Rule};
-pub use validate::{
-    ValidAgent, ValidConfig, ValidRouting, ValidRule, ValidServer, ValidService, validate, validate_routing,
+pub use sources::baggage::merged as merged_baggage;
+pub use table::{Condition, InvalidTable, RouteTable, Rule, Source};
+pub use valid::{
+    KeySource, Sticky, ValidAgent, ValidConfig, ValidMirror, ValidRouting, ValidRule, ValidServer, ValidService,
+    WeightedTarget,
 };
+pub use validate::{validate, validate_routing};

@@ -231,6 +231,12 @@ impl PathPrefix {
         Err(InvalidPathPrefix::Never(never))
     }
 
+    /// Whether `path` is matched by this prefix.
+    pub(crate) fn has_below(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(self.0.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || self.0.ends_with('/'))
+    }
+
     /// The prefix as it was written.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -265,7 +271,7 @@ impl Target {
             Some(other) => return Err(InvalidTarget::Port(other.to_owned())),
         };
         Ok(Self {
-            host: Host::parse(host)?,
+            host: Host::parse(host).map_err(|_| InvalidTarget::Host(text.to_owned()))?,
             port,
         })
     }

@@ -42,6 +42,12 @@ impl Path {
         self.with(Segment::Index(index))
     }
 
+    /// The mapping or list that this is a part of.
+    pub fn parent(&self) -> Option<Self> {
+        let (_, segments) = self.0.split_last()?;
+        Some(Self(segments.to_vec()))
+    }
+
     /// The steps from the root, outermost first.
     pub fn segments(&self) -> &[Segment] {
         &self.0

@@ -1,5 +1,6 @@
 //! A compiled route table, read in place.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
@@ -8,9 +9,10 @@ use thiserror::Error;
 use crate::compile::compile;
 use crate::decode::decode;
 use crate::layout::{
-    CHECKED_FROM, CONDITION_ROW, HEADER_BYTES, HEADER_ROW, KEY_ROW, MAGIC, ROW_BYTES, RULE_ROW, SECTIONS,
-    SOURCE_HEADER, SOURCE_ROW, Section, VERSION, What, checksum,
+    CHECKED_FROM, CONDITION_ROW, EFFECT_ROW, EffectKind, HEADER_BYTES, KEY_ROW, MAGIC, ROW_BYTES, RULE_ROW, SECTIONS,
+    SETTINGS_ROW, SOURCE_ROW, Section, SourceKind, Subject, TARGET_ROW, Test, VERSION, What, checksum,
 };
+use crate::matchers::Pattern;
 use crate::problem::Problem;
 use crate::validate::validate_routing;
 
@@ -20,6 +22,8 @@ pub struct RouteTable {
     bytes: Vec<u8>,
     /// Where each section begins, and where the last one ends.
     starts: [usize; SECTIONS + 1],
+    /// The regular expressions by the offset of their text, sorted.
+    patterns: Vec<(u32, Pattern)>,
 }
 
 /// A rule in a table.
@@ -29,10 +33,36 @@ pub struct Rule<'t> {
     index: usize,
 }
 
+/// A place where a key may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source<'t> {
+    /// What kind of place.
+    pub kind: SourceKind,
+    /// The name there; of a host, what follows the key.
+    pub name: &'t str,
+}
+
 /// A condition of a rule.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Condition<'t> {
-    pub(crate) what: What,
+pub struct Condition<'t> {
+    /// What it looks at.
+    pub subject: Subject,
+    /// The header or query parameter, where that is the subject.
+    pub name: &'t str,
+    /// How it compares.
+    pub test: Test,
+    /// What it compares with.
+    pub value: &'t [u8],
+    /// The compiled value, where that is a regular expression.
+    pub(crate) pattern: Option<&'t Pattern>,
+    /// Whether it is the last of its alternatives.
+    pub(crate) last: bool,
+}
+
+/// What a rule does beside naming targets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effect<'t> {
+    pub(crate) kind: EffectKind,
     pub(crate) name: &'t str,
     pub(crate) value: &'t [u8],
 }
@@ -117,8 +147,13 @@ impl RouteTable {
         if end != bytes.len() {
             return Err(InvalidTable::Damaged("its length is wrong"));
         }
-        let table = Self { bytes, starts };
+        let mut table = Self {
+            bytes,
+            starts,
+            patterns: Vec::new(),
+        };
         table.verify().map_err(InvalidTable::Damaged)?;
+        table.patterns = table.compiled_patterns().map_err(InvalidTable::Damaged)?;
         Ok(table)
     }
 
@@ -132,11 +167,35 @@ impl RouteTable {
         self.rows::<KEY_ROW>(Section::Keys).len().saturating_sub(1)
     }
 
-    /// The header that carries the route key.
-    pub(crate) fn key_header(&self) -> &str {
-        self.rows::<SOURCE_ROW>(Section::Sources)
+    /// The header in which a target gets the key.
+    pub fn route_key_header(&self) -> &str {
+        self.rows::<SETTINGS_ROW>(Section::Settings)
             .first()
-            .map_or("", |row| self.name(row, 4))
+            .map_or("", |row| self.name(row, 0))
+    }
+
+    /// The baggage member in which the key is handed on, too.
+    pub fn propagated_baggage(&self) -> Option<&str> {
+        let row = self.rows::<SETTINGS_ROW>(Section::Settings).first()?;
+        Some(self.name(row, 8)).filter(|name| !name.is_empty())
+    }
+
+    /// Whether a request may ask for its decision.
+    pub fn debug_header(&self) -> bool {
+        self.rows::<SETTINGS_ROW>(Section::Settings)
+            .first()
+            .is_some_and(|row| number(row, 16) == 1)
+    }
+
+    /// Where the key is looked for, in this order.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = Source<'_>> {
+        let rows = self.rows::<SOURCE_ROW>(Section::Sources).iter();
+        rows.filter_map(|row| {
+            Some(Source {
+                kind: SourceKind::from_number(number(row, 0))?,
+                name: self.name(row, 4),
+            })
+        })
     }
 
     /// The rules of `key` in their order, or `None` if no rule has it.
@@ -176,6 +235,26 @@ impl RouteTable {
         std::str::from_utf8(self.text(row, at)).unwrap_or_default()
     }
 
+    fn compiled_patterns(&self) -> Result<Vec<(u32, Pattern)>, &'static str> {
+        let conditions = self.rows::<CONDITION_ROW>(Section::Conditions).iter();
+        let regexes =
+            conditions.filter(|row| What::unpack(number(*row, 0)).is_some_and(|what| what.test == Test::Regex));
+        let texts: BTreeMap<u32, &[u8]> = regexes.map(|row| (number(row, 12), self.text(row, 12))).collect();
+        let compiled = texts.into_iter().map(|(start, text)| {
+            let text = std::str::from_utf8(text).map_err(|_| "a regular expression isn't text")?;
+            Ok((
+                start,
+                Pattern::parse(text).map_err(|_| "a regular expression is invalid")?,
+            ))
+        });
+        compiled.collect()
+    }
+
+    fn pattern(&self, start: u32) -> Option<&Pattern> {
+        let index = self.patterns.binary_search_by_key(&start, |(start, _)| *start).ok()?;
+        self.patterns.get(index).map(|(_, pattern)| pattern)
+    }
+
     /// Everything the readers above take for granted.
     fn verify(&self) -> Result<(), &'static str> {
         for (section, row_bytes) in ROW_BYTES.iter().enumerate() {
@@ -196,21 +275,29 @@ impl RouteTable {
         };
         let is_name = |row: &[u8], at| text_fits(row, at) && self.text(row, at).is_ascii();
 
-        let [source] = self.rows::<SOURCE_ROW>(Section::Sources) else {
-            return Err("it has another number of key sources than one");
+        let [settings] = self.rows::<SETTINGS_ROW>(Section::Settings) else {
+            return Err("it has another number of settings than one");
         };
-        if number(source, 0) != SOURCE_HEADER || !is_name(source, 4) {
-            return Err("its key source is unknown");
+        if !is_name(settings, 0) || !is_name(settings, 8) {
+            return Err("a setting lies outside");
+        }
+        let sources = self.rows::<SOURCE_ROW>(Section::Sources);
+        if !sources
+            .iter()
+            .all(|row| SourceKind::from_number(number(row, 0)).is_some() && is_name(row, 4))
+        {
+            return Err("a key source is unknown");
         }
         let rules = self.rows::<RULE_ROW>(Section::Rules);
-        if !rules.iter().all(|row| text_fits(row, 0) && text_fits(row, 8)) {
-            return Err("a rule's text lies outside");
-        }
         if !rules
             .iter()
-            .all(|row| std::str::from_utf8(self.text(row, 0)).is_ok() && self.text(row, 8).is_ascii())
+            .all(|row| text_fits(row, 0) && std::str::from_utf8(self.text(row, 0)).is_ok())
         {
-            return Err("a rule's name or cluster isn't text");
+            return Err("a rule's name isn't text");
+        }
+        let targets = self.rows::<TARGET_ROW>(Section::Targets);
+        if !targets.iter().all(|row| is_name(row, 0)) {
+            return Err("a target's cluster isn't text");
         }
         let conditions = self.rows::<CONDITION_ROW>(Section::Conditions);
         if !conditions
@@ -219,9 +306,12 @@ impl RouteTable {
         {
             return Err("a condition is unknown");
         }
-        let headers = self.rows::<HEADER_ROW>(Section::Headers);
-        if !headers.iter().all(|row| is_name(row, 0) && text_fits(row, 8)) {
-            return Err("a header's text lies outside");
+        let effects = self.rows::<EFFECT_ROW>(Section::Effects);
+        if !effects
+            .iter()
+            .all(|row| EffectKind::from_number(number(row, 0)).is_some() && is_name(row, 4) && text_fits(row, 12))
+        {
+            return Err("an effect is unknown");
         }
         let keys = self.rows::<KEY_ROW>(Section::Keys);
         if !keys.iter().all(|row| text_fits(row, 0)) {
@@ -236,8 +326,9 @@ impl RouteTable {
         let whole = covers(
             keys.iter().map(|row| number(row, 8) as usize),
             rules.len().saturating_sub(1),
-        ) && covers(rules.iter().map(|row| number(row, 16) as usize), conditions.len())
-            && covers(rules.iter().map(|row| number(row, 20) as usize), headers.len());
+        ) && covers(rules.iter().map(|row| number(row, 8) as usize), targets.len())
+            && covers(rules.iter().map(|row| number(row, 12) as usize), conditions.len())
+            && covers(rules.iter().map(|row| number(row, 16) as usize), effects.len());
         if !whole {
             return Err("its rows don't belong together");
         }
@@ -255,40 +346,74 @@ impl fmt::Debug for RouteTable {
 }
 
 impl<'t> Rule<'t> {
-    /// The rule's name, unique in its table.
+    /// The rule's name.
     pub fn name(&self) -> &'t str {
         self.table.name(self.row(), 0)
     }
 
-    /// The cluster its requests go to.
-    pub fn cluster(&self) -> &'t str {
-        self.table.name(self.row(), 8)
+    /// Its targets: cluster and weight.
+    pub fn targets(&self) -> impl Iterator<Item = (&'t str, u32)> + Clone + use<'t> {
+        let table = self.table;
+        let owned = table.owned::<RULE_ROW>(Section::Rules, self.index, 8);
+        let rows = table
+            .rows::<TARGET_ROW>(Section::Targets)
+            .get(owned)
+            .unwrap_or_default();
+        rows.iter().map(move |row| (table.name(row, 0), number(row, 8)))
     }
 
     /// The headers to set on the request, as (lower-case name, value).
     pub fn additional_headers(&self) -> impl Iterator<Item = (&'t str, &'t [u8])> + use<'t> {
+        self.effects()
+            .filter(|effect| effect.kind == EffectKind::Set)
+            .map(|effect| (effect.name, effect.value))
+    }
+
+    /// The headers to remove from the request, in lower case.
+    pub fn removed_headers(&self) -> impl Iterator<Item = &'t str> + use<'t> {
+        self.effects()
+            .filter(|effect| effect.kind == EffectKind::Remove)
+            .map(|effect| effect.name)
+    }
+
+    pub(crate) fn effects(&self) -> impl Iterator<Item = Effect<'t>> + use<'t> {
         let table = self.table;
-        let owned = table.owned::<RULE_ROW>(Section::Rules, self.index, 20);
+        let owned = table.owned::<RULE_ROW>(Section::Rules, self.index, 16);
         let rows = table
-            .rows::<HEADER_ROW>(Section::Headers)
+            .rows::<EFFECT_ROW>(Section::Effects)
             .get(owned)
             .unwrap_or_default();
-        rows.iter().map(move |row| (table.name(row, 0), table.text(row, 8)))
+        rows.iter().filter_map(move |row| {
+            let kind = EffectKind::from_number(number(row, 0))?;
+            Some(Effect {
+                kind,
+                name: table.name(row, 4),
+                value: table.text(row, 12),
+            })
+        })
     }
 
     pub(crate) fn conditions(&self) -> impl Iterator<Item = Condition<'t>> + use<'t> {
         let table = self.table;
-        let owned = table.owned::<RULE_ROW>(Section::Rules, self.index, 16);
+        let owned = table.owned::<RULE_ROW>(Section::Rules, self.index, 12);
         let rows = table
             .rows::<CONDITION_ROW>(Section::Conditions)
             .get(owned)
             .unwrap_or_default();
         rows.iter().filter_map(move |row| {
-            let what = What::unpack(number(row, 0))?;
+            let What { subject, test, last } = What::unpack(number(row, 0))?;
+            let pattern = if test == Test::Regex {
+                table.pattern(number(row, 12))
+            } else {
+                None
+            };
             Some(Condition {
-                what,
+                subject,
                 name: table.name(row, 4),
+                test,
                 value: table.text(row, 12),
+                pattern,
+                last,
             })
         })
     }
@@ -305,7 +430,6 @@ impl fmt::Debug for Rule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rule")
             .field("name", &self.name())
-            .field("cluster", &self.cluster())
             .finish_non_exhaustive()
     }
 }
@@ -329,7 +453,9 @@ mod tests {
     fn sample() -> Vec<u8> {
         let json = br#"{"defaultTarget": "d", "rules": [
             {"routeKey": "b", "targetService": "x", "pathPrefixes": ["/1", "/2"], "headerMatchers": {"A": "1"}},
-            {"routeKey": "a", "targetService": "y", "additionalHeaders": {"B": "2"}}]}"#;
+            {"routeKey": "a", "targetService": "y", "additionalHeaders": {"B": "2"}, "removeHeaders": ["C"],
+             "paths": [{"regex": "/a+"}], "expiresAt": "2026-12-01T00:00:00Z", "stickyBy": {"cookie": "u"},
+             "mirror": {"service": "m", "percent": 5}}]}"#;
         RouteTable::from_configuration(json.to_vec()).unwrap().bytes
     }
 
@@ -345,14 +471,17 @@ mod tests {
     #[test]
     fn a_table_loads_as_it_was_compiled() {
         let table = RouteTable::load(sample()).unwrap();
-        assert_eq!((table.keys(), table.rules(), table.key_header()), (2, 2, "x-route-key"));
+        assert_eq!(
+            (table.keys(), table.rules(), table.route_key_header()),
+            (2, 2, "x-route-key")
+        );
         let clusters = |key: &[u8]| {
             table
                 .rules_of(key)
-                .map(|rules| rules.map(|r| r.cluster()).collect::<Vec<_>>())
+                .map(|rules| rules.flat_map(|rule| rule.targets()).collect::<Vec<_>>())
         };
-        assert_eq!(clusters(b"a"), Some(vec!["y:80"]));
-        assert_eq!(clusters(b"b"), Some(vec!["x:80"]));
+        assert_eq!(clusters(b"a"), Some(vec![("y:80|baseline", 1)]));
+        assert_eq!(clusters(b"b"), Some(vec![("x:80|baseline", 1)]));
         assert_eq!(clusters(b"c"), None);
         let b = table.rules_of(b"b").unwrap().next().unwrap();
         assert_eq!(b.conditions().count(), 3);
@@ -372,7 +501,7 @@ mod tests {
         bytes[8] = 9;
         let error = RouteTable::load(bytes).unwrap_err();
         assert_eq!(error, InvalidTable::Version(9));
-        assert!(error.to_string().contains("wants version 1"));
+        assert!(error.to_string().contains("wants version 2"));
     }
 
     #[test]
@@ -405,7 +534,7 @@ mod tests {
                 };
                 for key in [&b"a"[..], b"b", b""] {
                     for rule in table.rules_of(key).into_iter().flatten() {
-                        let _ = (rule.name(), rule.cluster(), rule.conditions().count());
+                        let _ = (rule.name(), rule.targets().count(), rule.conditions().count());
                         let _ = rule.additional_headers().count();
                     }
                 }

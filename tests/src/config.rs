@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::{EchoServer, Ports};
+use crate::{Echo, EchoServer, Ports};
 
 /// Echo servers, as the targets of a test.
 pub struct Services(Vec<EchoServer>);
@@ -27,8 +27,15 @@ impl Services {
     /// # Panics
     /// If there is no such server.
     pub fn requests(&self, name: &str) -> u64 {
-        let server = self.0.iter().find(|server| server.name() == name);
-        server.expect("a server of this name").requests()
+        self.server(name).requests()
+    }
+
+    /// The request that arrived last at `name`.
+    ///
+    /// # Panics
+    /// If there is no such server, or none has arrived.
+    pub fn last_request(&self, name: &str) -> Echo {
+        self.server(name).last_request().expect("a request")
     }
 
     /// The `services` section that says where they are; each server is the target of its name.
@@ -36,6 +43,11 @@ impl Services {
         let lines = self.0.iter();
         let lines = lines.map(|server| format!("  {}: {{endpoints: [\"{}\"]}}\n", server.name(), server.address()));
         format!("services:\n{}", lines.collect::<String>())
+    }
+
+    fn server(&self, name: &str) -> &EchoServer {
+        let server = self.0.iter().find(|server| server.name() == name);
+        server.expect("a server of this name")
     }
 }
 

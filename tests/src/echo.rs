@@ -4,8 +4,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,8 +32,15 @@ const MAX_HEADER_BYTES: u32 = 1 << 20;
 pub struct EchoServer {
     name: String,
     address: SocketAddr,
-    requests: Arc<AtomicU64>,
+    seen: Arc<Mutex<Seen>>,
     accepting: JoinHandle<()>,
+}
+
+/// What has arrived.
+#[derive(Default)]
+struct Seen {
+    requests: u64,
+    last: Option<Echo>,
 }
 
 /// What an echo server answers.
@@ -60,12 +66,12 @@ impl EchoServer {
     pub async fn bind(name: &str, address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let requests = Arc::new(AtomicU64::new(0));
-        let accepting = tokio::spawn(accept(listener, name.into(), Arc::clone(&requests)));
+        let seen = Arc::default();
+        let accepting = tokio::spawn(accept(listener, name.into(), Arc::clone(&seen)));
         Ok(Self {
             name: name.to_owned(),
             address,
-            requests,
+            seen,
             accepting,
         })
     }
@@ -82,7 +88,12 @@ impl EchoServer {
 
     /// How many requests have arrived.
     pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.seen.lock().unwrap().requests
+    }
+
+    /// The request that arrived last: the only way to see one whose answer nobody gets.
+    pub fn last_request(&self) -> Option<Echo> {
+        self.seen.lock().unwrap().last.clone()
     }
 }
 
@@ -138,21 +149,24 @@ impl Echo {
 }
 
 /// Connections end with this task.
-async fn accept(listener: TcpListener, name: Arc<str>, requests: Arc<AtomicU64>) {
+async fn accept(listener: TcpListener, name: Arc<str>, seen: Arc<Mutex<Seen>>) {
     let mut connections = JoinSet::new();
     loop {
         // An error is that of one connection, or of a lack of descriptors that passes.
         if let Ok((connection, _)) = listener.accept().await {
-            connections.spawn(serve(connection, Arc::clone(&name), Arc::clone(&requests)));
+            connections.spawn(serve(connection, Arc::clone(&name), Arc::clone(&seen)));
         }
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn serve(connection: TcpStream, name: Arc<str>, requests: Arc<AtomicU64>) {
+async fn serve(connection: TcpStream, name: Arc<str>, seen: Arc<Mutex<Seen>>) {
     let answer = service_fn(|request| {
-        requests.fetch_add(1, Ordering::Relaxed);
-        answer(Arc::clone(&name), request)
+        let echo = Echo::of(&name, &request);
+        let mut seen = seen.lock().unwrap();
+        seen.requests += 1;
+        seen.last = Some(echo.clone());
+        answer(echo, request)
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().max_headers(MAX_HEADERS);
@@ -161,8 +175,7 @@ async fn serve(connection: TcpStream, name: Arc<str>, requests: Arc<AtomicU64>) 
     let _ = server.serve_connection(TokioIo::new(connection), answer).await;
 }
 
-async fn answer(name: Arc<str>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let echo = Echo::of(&name, &request);
+async fn answer(echo: Echo, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let delay = delay(request.uri().query().unwrap_or_default());
     let _ = request.into_body().collect().await;
     tokio::time::sleep(delay).await;

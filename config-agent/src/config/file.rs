@@ -5,13 +5,31 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use sidetrack_routing::{Problem, ValidConfig, decode, validate};
+use sidetrack_routing::{Problem, ValidConfig, Warning, decode, validate, warnings};
 use thiserror::Error;
 
 use super::yaml::{self, Position};
 
 /// The largest configuration file: some 100,000 rules have 20 MB.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What a good file holds.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: ValidConfig,
+    /// What is allowed in it but hardly meant, in the order of the rules.
+    pub warnings: Vec<LocatedWarning>,
+}
+
+/// A warning and where it is. Its display is `FILE:LINE:COLUMN: warning: PATH: what is doubtful`, with the other place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocatedWarning {
+    file: PathBuf,
+    position: Position,
+    warning: Warning,
+    other: Position,
+}
 
 /// Why a file holds no configuration. Its display is one line for each problem.
 #[derive(Debug, Error)]
@@ -65,12 +83,33 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
+impl fmt::Display for LocatedWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            position: Position { line, column },
+            warning,
+            other,
+        } = self;
+        let file = file.display();
+        write!(
+            f,
+            "{file}:{line}:{column}: warning: {}: {}",
+            warning.path, warning.message
+        )?;
+        match &warning.other {
+            Some(path) => write!(f, " {path} ({file}:{}:{})", other.line, other.column),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Reads the configuration file `path`.
 ///
 /// # Errors
 ///
 /// Every problem of form, or else every problem of content; see [`InvalidConfig`].
-pub fn load(path: &Path) -> Result<ValidConfig, InvalidConfig> {
+pub fn load(path: &Path) -> Result<Loaded, InvalidConfig> {
     let bytes = read(path)?;
     let at = |position, problem| Located {
         file: path.to_owned(),
@@ -115,11 +154,24 @@ pub fn load(path: &Path) -> Result<ValidConfig, InvalidConfig> {
         InvalidConfig::Problems(located)
     };
     let config = decode(&document.value, validate).map_err(located)?;
-    if document.problems.is_empty() {
-        Ok(config)
-    } else {
-        Err(located(Vec::new()))
+    if !document.problems.is_empty() {
+        return Err(located(Vec::new()));
     }
+    let found = warnings(&config.routing, &sidetrack_routing::Path::root().key("routing"));
+    let warnings = found.into_iter().map(|warning| LocatedWarning {
+        file: path.to_owned(),
+        position: document.position(&warning.path),
+        other: warning
+            .other
+            .as_ref()
+            .map(|other| document.position(other))
+            .unwrap_or_default(),
+        warning,
+    });
+    Ok(Loaded {
+        warnings: warnings.collect(),
+        config,
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, InvalidConfig> {
@@ -166,6 +218,23 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_documents_are_right() {
+        for document in ["README.md", "docs/configuration.md"] {
+            let text =
+                std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(document)).unwrap();
+            let examples: Vec<_> = text
+                .split("```yaml\n")
+                .skip(1)
+                .filter_map(|rest| rest.split("```").next())
+                .collect();
+            assert!(!examples.is_empty(), "{document}");
+            for example in examples {
+                assert_eq!(said(example), [] as [&str; 0], "{document}");
+            }
+        }
+    }
+
+    #[test]
     fn every_problem_has_its_line_and_column() {
         let text = "server:\n  httpPort: no\n  grpcPrt: 1\nrouting:\n  defaultTarget: a\n  rules:\n    - routeKey: 17\n      \
                     targetService: b\n    - targetService: c\n";
@@ -177,6 +246,28 @@ mod tests {
                 "7:7: routing.rules[0].routeKey: is the number 17, must be text: put it in quotes",
                 "9:7: routing.rules[1]: `routeKey` is missing",
             ]
+        );
+    }
+
+    #[test]
+    fn a_warning_names_both_places() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "routing:\n  defaultTarget: a\n  rules:\n    - {routeKey: k, targetService: b}\n    - {routeKey: k, \
+                    targetService: c}\n";
+        std::fs::write(file.path(), text).unwrap();
+        let name = file.path().display().to_string();
+        let warnings: Vec<_> = load(file.path())
+            .unwrap()
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            warnings,
+            [format!(
+                "{name}:5:7: warning: routing.rules[1]: can never match, because what it matches is matched before by \
+                 routing.rules[0] ({name}:4:7)"
+            )]
         );
     }
 

@@ -10,12 +10,14 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType,
 use envoy_types::pb::envoy::config::core::v3::api_config_source::ApiType;
 use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use envoy_types::pb::envoy::config::core::v3::{
-    ApiConfigSource, ApiVersion, BackoffStrategy, GrpcService, Http2ProtocolOptions, KeepaliveSettings, Node,
-    RetryPolicy,
+    ApiConfigSource, ApiVersion, BackoffStrategy, ConfigSource, GrpcService, Http2ProtocolOptions, KeepaliveSettings,
+    Node, RetryPolicy,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
+use envoy_types::pb::envoy::config::overload::v3::{OverloadManager, ResourceMonitor, resource_monitor};
+use envoy_types::pb::envoy::extensions::resource_monitors::downstream_connections::v3::DownstreamConnectionsConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
@@ -24,10 +26,18 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use prost::Name;
 use sidetrack_routing::ValidConfig;
 
-use super::cluster::{STATIC_BASELINE, static_baseline};
-use super::filter::FilterCode;
+use super::cluster::{
+    baseline, fallback_cluster, falling_back, static_baseline, static_baseline_clusters, static_cluster, targets,
+};
+use super::filter::{FilterCode, discovered_filter, static_filter};
 use super::listener::{Port, static_listener};
 use super::proto::{address, any, duration, from_agent};
+
+/// How long an Envoy that can do without the agent waits for it when it starts.
+const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connections of clients. Without a limit they could use up all file descriptors.
+const MAX_CONNECTIONS: i64 = 50_000;
 
 /// The cluster of the agent itself.
 const AGENT: &str = "sidetrack-agent";
@@ -50,21 +60,63 @@ pub fn dynamic_bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
 /// A bootstrap for an Envoy that must serve the baseline even if it starts while the agent is away: listeners, routes and
 /// baseline are in it. Targets and rules come from the agent; a change of anything else needs a new bootstrap.
 pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode) -> Bootstrap {
-    let listeners = Port::ALL.map(|port| static_listener(config, port, code, STATIC_BASELINE));
+    let filter = discovered_filter(&config.routing, code);
+    let baseline = static_baseline(config);
+    let listeners = Port::ALL.map(|port| static_listener(config, port, &baseline, filter.clone()));
+    let mut clusters = static_baseline_clusters(config);
+    clusters.push(agent_cluster(config));
     Bootstrap {
         static_resources: Some(StaticResources {
             listeners: listeners.to_vec(),
-            clusters: vec![static_baseline(config), agent_cluster(config)],
+            clusters,
             ..Default::default()
         }),
-        dynamic_resources: Some(dynamic_resources()),
+        dynamic_resources: Some(DynamicResources {
+            cds_config: Some(ConfigSource {
+                initial_fetch_timeout: duration(INITIAL_FETCH_TIMEOUT),
+                ..from_agent()
+            }),
+            ..dynamic_resources()
+        }),
+        ..bootstrap(config, node_id)
+    }
+}
+
+/// Everything in one, for an Envoy that has no agent. A change needs a new one.
+pub fn whole_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode) -> Bootstrap {
+    let filter = static_filter(&config.routing, code);
+    let baseline = baseline(config);
+    let listeners = Port::ALL.map(|port| static_listener(config, port, &baseline, filter.clone()));
+    let own = targets(config)
+        .into_iter()
+        .map(|target| static_cluster(config, target.to_string(), target));
+    let falling_back = falling_back(config)
+        .into_iter()
+        .map(|target| fallback_cluster(config, target));
+    let clusters = own.chain(falling_back).collect();
+    Bootstrap {
+        static_resources: Some(StaticResources {
+            listeners: listeners.to_vec(),
+            clusters,
+            ..Default::default()
+        }),
         ..bootstrap(config, node_id)
     }
 }
 
 fn bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let connections = DownstreamConnectionsConfig {
+        max_active_downstream_connections: MAX_CONNECTIONS,
+    };
     Bootstrap {
+        overload_manager: Some(OverloadManager {
+            resource_monitors: vec![ResourceMonitor {
+                name: "envoy.resource_monitors.global_downstream_max_connections".to_owned(),
+                config_type: Some(resource_monitor::ConfigType::TypedConfig(any(&connections))),
+            }],
+            ..Default::default()
+        }),
         node: Some(Node {
             id: node_id.to_owned(),
             cluster: "sidetrack".to_owned(),

@@ -3,32 +3,110 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
+    ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
 };
+use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
+use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig;
 use sidetrack_routing::{Host, Target, ValidConfig};
 
-use super::proto::{duration, flag, from_agent, target_address};
+use super::proto::{any, duration, flag, from_agent, number, target_address};
+use super::route::Baseline;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The cluster of the baseline in a bootstrap that must work without the agent. No target has this name.
-pub(super) const STATIC_BASELINE: &str = "baseline";
+/// The cluster of the baseline in a bootstrap that must work without the agent, and of its further targets with a number
+/// after it. No target has this name.
+const STATIC_BASELINE: &str = "baseline";
 
-/// The baseline and every rule's target, each once, in order.
+/// The default targets, every rule's targets and mirrors, each once, in order.
 pub fn targets(config: &ValidConfig) -> BTreeSet<&Target> {
-    let rules = config.routing.rules.iter().map(|rule| &rule.target);
-    rules.chain([&config.routing.default_target]).collect()
+    let routing = &config.routing;
+    let rules = routing.rules.iter().flat_map(|rule| {
+        let mirror = rule.mirror.iter().map(|mirror| &mirror.target);
+        rule.targets.iter().map(|weighted| &weighted.target).chain(mirror)
+    });
+    rules
+        .chain(routing.default_targets.iter().map(|weighted| &weighted.target))
+        .collect()
+}
+
+/// The targets of rules that fall back, each once, in order.
+pub(super) fn falling_back(config: &ValidConfig) -> BTreeSet<&Target> {
+    let rules = config.routing.rules.iter().filter(|rule| rule.falls_back);
+    let targets = rules.flat_map(|rule| rule.targets.iter().map(|weighted| &weighted.target));
+    targets.filter(|target| !config.routing.is_baseline(target)).collect()
+}
+
+/// The clusters of the default targets, and their weights.
+pub(super) fn baseline(config: &ValidConfig) -> Baseline {
+    config
+        .routing
+        .default_targets
+        .iter()
+        .map(|weighted| (weighted.target.to_string(), weighted.weight))
+        .collect()
+}
+
+/// The same for a bootstrap.
+pub(super) fn static_baseline(config: &ValidConfig) -> Baseline {
+    let targets = config.routing.default_targets.iter().enumerate();
+    targets
+        .map(|(index, weighted)| (static_name(index), weighted.weight))
+        .collect()
+}
+
+fn static_name(index: usize) -> String {
+    if index == 0 {
+        STATIC_BASELINE.to_owned()
+    } else {
+        format!("{STATIC_BASELINE}-{}", index + 1)
+    }
+}
+
+/// The cluster that is `target` as long as it can take requests, and the baseline otherwise. A target that isn't there
+/// or has no endpoints is passed over at once; one that refuses a connection, by the retry.
+///
+/// Here a retry isn't a second burden on something that fails, but the way to the baseline, which has limits of its own:
+/// Envoy's default of three at a time would fail all requests but three while a target is down.
+pub(super) fn fallback_cluster(config: &ValidConfig, target: &Target) -> Cluster {
+    let baseline = config
+        .routing
+        .default_targets
+        .iter()
+        .filter(|weighted| weighted.weight > 0);
+    let clusters = std::iter::once(target).chain(baseline.map(|weighted| &weighted.target));
+    let aggregate = ClusterConfig {
+        clusters: clusters.map(ToString::to_string).collect(),
+    };
+    let limits = Thresholds {
+        max_retries: number(u32::MAX),
+        ..Default::default()
+    };
+    Cluster {
+        name: target.fallback_cluster(),
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        circuit_breakers: Some(CircuitBreakers {
+            thresholds: vec![limits],
+            ..Default::default()
+        }),
+        lb_policy: LbPolicy::ClusterProvided.into(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
+            name: "envoy.clusters.aggregate".to_owned(),
+            typed_config: Some(any(&aggregate)),
+        })),
+        ..Default::default()
+    }
 }
 
 /// The cluster of `target`.
 pub(super) fn cluster(config: &ValidConfig, target: &Target) -> Cluster {
     let endpoints = endpoints(config, target);
-    let is_baseline = *target == config.routing.default_target;
+    let is_baseline = config.routing.is_baseline(target);
     let mut cluster = Cluster {
         name: target.to_string(),
         connect_timeout: duration(CONNECT_TIMEOUT),
@@ -55,37 +133,38 @@ pub(super) fn cluster(config: &ValidConfig, target: &Target) -> Cluster {
     }
 }
 
-/// The baseline's cluster for a bootstrap: with everything in it, whatever the agent does.
-pub(super) fn static_baseline(config: &ValidConfig) -> Cluster {
-    let target = &config.routing.default_target;
+/// The baseline's clusters for a bootstrap: with everything in them, whatever the agent does.
+pub(super) fn static_baseline_clusters(config: &ValidConfig) -> Vec<Cluster> {
+    let targets = config.routing.default_targets.iter().enumerate();
+    targets
+        .map(|(index, weighted)| static_cluster(config, static_name(index), &weighted.target))
+        .collect()
+}
+
+/// The cluster `name` for `target`, with its endpoints in it.
+pub(super) fn static_cluster(config: &ValidConfig, name: String, target: &Target) -> Cluster {
     let endpoints = endpoints(config, target);
-    let name = STATIC_BASELINE.to_owned();
     let load_assignment = Some(assignment(name.clone(), &endpoints));
     let connect_timeout = duration(CONNECT_TIMEOUT);
+    let cluster = Cluster {
+        name,
+        connect_timeout,
+        load_assignment,
+        ..Default::default()
+    };
     if endpoints
         .iter()
         .any(|endpoint| matches!(endpoint.host(), Host::Name(_)))
     {
-        let dns = Cluster {
-            dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
-            ..Default::default()
-        };
+        let dns_lookup_family = DnsLookupFamily::V4Preferred.into();
         with_type(
             Cluster {
-                name,
-                connect_timeout,
-                load_assignment,
-                ..dns
+                dns_lookup_family,
+                ..cluster
             },
             DiscoveryType::StrictDns,
         )
     } else {
-        let cluster = Cluster {
-            name,
-            connect_timeout,
-            load_assignment,
-            ..Default::default()
-        };
         with_type(cluster, DiscoveryType::Static)
     }
 }

@@ -14,7 +14,8 @@ use envoy_types::pb::envoy::extensions::wasm::v3::{
 };
 use envoy_types::pb::google::protobuf::{Any, BytesValue, StringValue};
 use prost::{Message, Name};
-use sidetrack_routing::{ValidRouting, compile};
+use serde_json::{Value, json};
+use sidetrack_routing::{KeySource, ValidRouting, compile};
 
 use super::proto::{any, duration, from_agent};
 
@@ -23,16 +24,21 @@ pub(super) const FILTER: &str = "sidetrack";
 
 /// What the module may call and be called for. Envoy skips a callback that isn't here, which saves a third of the
 /// filter's cost; and whatever the module does, it can't reach the network or other plugins.
-const CAPABILITIES: [&str; 9] = [
+const CAPABILITIES: [&str; 14] = [
+    "proxy_define_metric",
     "proxy_get_buffer_bytes",
+    "proxy_get_current_time_nanoseconds",
     "proxy_get_header_map_pairs",
     "proxy_get_header_map_value",
+    "proxy_increment_metric",
     "proxy_log",
     "proxy_on_configure",
     "proxy_on_context_create",
     "proxy_on_delete",
     "proxy_on_request_headers",
+    "proxy_remove_header_map_value",
     "proxy_replace_header_map_value",
+    "proxy_set_property",
 ];
 
 /// After a trap: the first new request gets a new VM, but not within this time of the last one.
@@ -79,25 +85,59 @@ pub(super) fn filter_config(routing: &ValidRouting, code: &FilterCode) -> TypedE
     }
 }
 
-/// The filter's place in the chain: switched off but for the route that switches it on, with a configuration that sends
+/// The filter's place in the chain: switched off but for the routes that switch it on, with a configuration that sends
 /// everything to the baseline until the agent's arrives.
-pub(super) fn chain_entry(routing: &ValidRouting, code: &FilterCode) -> HttpFilter {
-    let header = routing.route_key_header.as_str();
-    let empty = serde_json::json!({"routeKeyHeader": header, "defaultTarget": routing.default_target.to_string()});
-    let empty = any(&StringValue {
-        value: empty.to_string(),
+pub(super) fn discovered_filter(routing: &ValidRouting, code: &FilterCode) -> HttpFilter {
+    let without_rules = any(&StringValue {
+        value: without_rules(routing).to_string(),
     });
+    in_chain(http_filter::ConfigType::ConfigDiscovery(ExtensionConfigSource {
+        config_source: Some(from_agent()),
+        default_config: Some(wasm(without_rules, code)),
+        apply_default_config_without_warming: true,
+        type_urls: vec![Wasm::type_url()],
+    }))
+}
+
+/// The same with its table in it, for an Envoy without an agent.
+pub(super) fn static_filter(routing: &ValidRouting, code: &FilterCode) -> HttpFilter {
+    let table = any(&BytesValue {
+        value: compile(routing),
+    });
+    in_chain(http_filter::ConfigType::TypedConfig(wasm(table, code)))
+}
+
+fn in_chain(config: http_filter::ConfigType) -> HttpFilter {
     HttpFilter {
         name: FILTER.to_owned(),
         disabled: true,
-        config_type: Some(http_filter::ConfigType::ConfigDiscovery(ExtensionConfigSource {
-            config_source: Some(from_agent()),
-            default_config: Some(wasm(empty, code)),
-            apply_default_config_without_warming: true,
-            type_urls: vec![Wasm::type_url()],
-        })),
+        config_type: Some(config),
         ..Default::default()
     }
+}
+
+/// The JSON form of `routing` without its rules.
+fn without_rules(routing: &ValidRouting) -> Value {
+    let sources = routing.key_sources.iter().map(|source| match source {
+        KeySource::Header(name) => json!({"header": name.as_str()}),
+        KeySource::Baggage(name) => json!({"baggage": name}),
+        KeySource::Tracestate(name) => json!({"tracestate": name}),
+        KeySource::Cookie(name) => json!({"cookie": name}),
+        KeySource::Query(name) => json!({"query": name}),
+        KeySource::Host(suffix) => json!({"host": format!("*{suffix}")}),
+    });
+    let targets = routing.default_targets.iter();
+    let targets = targets.map(|target| json!({"service": target.target.to_string(), "weight": target.weight}));
+    let mut json = json!({
+        "routeKeyHeader": routing.route_key_header.as_str(),
+        "defaultTarget": targets.collect::<Vec<_>>(),
+        "keySources": sources.collect::<Vec<_>>(),
+        "debugHeader": routing.debug_header,
+    });
+    if let Some(member) = &routing.propagate_baggage {
+        json["propagate"] = json!({"baggage": member});
+    }
+    json
 }
 
 fn wasm(configuration: Any, code: &FilterCode) -> Any {

@@ -16,9 +16,9 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation;
 use sidetrack_routing::{INTERNAL_HEADERS, ValidConfig};
 
-use super::filter::{FilterCode, chain_entry};
+use super::filter::{FilterCode, discovered_filter};
 use super::proto::{address, any, flag, from_agent};
-use super::route::route_configuration;
+use super::route::{Baseline, route_configuration};
 
 /// One of the two ports for requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,36 +61,41 @@ impl Port {
     }
 }
 
-/// The routes of `port`, whose baseline is the cluster `baseline`.
-pub(super) fn routes(config: &ValidConfig, port: Port, baseline: &str) -> RouteConfiguration {
+/// The routes of `port`, whose baseline are the clusters `baseline`.
+pub(super) fn routes(config: &ValidConfig, port: Port, baseline: &Baseline) -> RouteConfiguration {
     route_configuration(port.name(), &config.routing, baseline, port.timeout())
 }
 
-/// The listener of `port`, which asks the agent for its routes.
+/// The listener of `port`, which asks the agent for its routes and its filter's table.
 pub(super) fn listener(config: &ValidConfig, port: Port, code: &FilterCode) -> Listener {
     let rds = Rds {
         config_source: Some(from_agent()),
         route_config_name: port.name().to_owned(),
     };
-    listener_with(config, port, code, RouteSpecifier::Rds(rds))
-}
-
-/// The listener of `port` with its routes in it.
-pub(super) fn static_listener(config: &ValidConfig, port: Port, code: &FilterCode, baseline: &str) -> Listener {
     listener_with(
         config,
         port,
-        code,
-        RouteSpecifier::RouteConfig(routes(config, port, baseline)),
+        RouteSpecifier::Rds(rds),
+        discovered_filter(&config.routing, code),
     )
 }
 
-fn listener_with(config: &ValidConfig, port: Port, code: &FilterCode, routes: RouteSpecifier) -> Listener {
+/// The listener of `port` with its routes in it, and `filter`.
+pub(super) fn static_listener(config: &ValidConfig, port: Port, baseline: &Baseline, filter: HttpFilter) -> Listener {
+    listener_with(
+        config,
+        port,
+        RouteSpecifier::RouteConfig(routes(config, port, baseline)),
+        filter,
+    )
+}
+
+fn listener_with(config: &ValidConfig, port: Port, routes: RouteSpecifier, filter: HttpFilter) -> Listener {
     let connection_manager = HttpConnectionManager {
         stat_prefix: port.name().to_owned(),
         codec_type: port.codec().into(),
         route_specifier: Some(routes),
-        http_filters: vec![chain_entry(&config.routing, code), router()],
+        http_filters: vec![filter, router()],
         early_header_mutation_extensions: vec![strip_internal_headers()],
         normalize_path: flag(true),
         merge_slashes: true,
@@ -103,7 +108,7 @@ fn listener_with(config: &ValidConfig, port: Port, code: &FilterCode, routes: Ro
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
         ..Default::default()
     };
-    let filter = Filter {
+    let network_filter = Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
         config_type: Some(filter::ConfigType::TypedConfig(any(&connection_manager))),
     };
@@ -111,7 +116,7 @@ fn listener_with(config: &ValidConfig, port: Port, code: &FilterCode, routes: Ro
         name: port.name().to_owned(),
         address: Some(address(config.server.bind_address, port.number(config))),
         filter_chains: vec![FilterChain {
-            filters: vec![filter],
+            filters: vec![network_filter],
             ..Default::default()
         }],
         ..Default::default()

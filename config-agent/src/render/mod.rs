@@ -12,7 +12,7 @@ mod route;
 mod snapshot;
 mod yaml;
 
-pub use bootstrap::{dynamic_bootstrap, static_bootstrap};
+pub use bootstrap::{dynamic_bootstrap, static_bootstrap, whole_bootstrap};
 pub use cluster::targets;
 pub use filter::FilterCode;
 pub(crate) use snapshot::version;

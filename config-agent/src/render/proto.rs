@@ -56,10 +56,6 @@ pub(super) fn from_agent() -> ConfigSource {
     ConfigSource {
         resource_api_version: ApiVersion::V3.into(),
         config_source_specifier: Some(config_source::ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
-        initial_fetch_timeout: duration(INITIAL_FETCH_TIMEOUT),
         ..Default::default()
     }
 }
-
-/// How long Envoy waits for the agent when it starts. Then it serves what it has: the baseline.
-const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ use prost::{Message, Name};
 use sidetrack_routing::ValidConfig;
 use twox_hash::XxHash64;
 
-use super::cluster::{cluster, discovered_endpoints, targets};
+use super::cluster::{baseline, cluster, discovered_endpoints, fallback_cluster, falling_back, targets};
 use super::filter::{FILTER, FilterCode, filter_config};
 use super::listener::{Port, listener, routes};
 use super::proto::any;
@@ -100,12 +100,15 @@ impl fmt::Display for ResourceType {
 impl Snapshot {
     /// Renders `config` for Envoys that find the filter's code at `code`.
     pub fn render(config: &ValidConfig, code: &FilterCode) -> Self {
-        let baseline = config.routing.default_target.to_string();
+        let baseline = baseline(config);
         let targets = targets(config);
         let clusters = targets.iter().map(|target| Resource {
             has_endpoints: discovered_endpoints(config, target).is_some(),
             ..Resource::new(target.to_string(), &cluster(config, target))
         });
+        let falling_back = falling_back(config)
+            .into_iter()
+            .map(|target| Resource::new(target.fallback_cluster(), &fallback_cluster(config, target)));
         let endpoints = targets.iter().filter_map(|target| {
             discovered_endpoints(config, target).map(|endpoints| Resource::new(target.to_string(), &endpoints))
         });
@@ -113,7 +116,7 @@ impl Snapshot {
         let routes = Port::ALL.map(|port| routes(config, port, &baseline));
         let filter = Resource::new(FILTER.to_owned(), &filter_config(&config.routing, code));
         let resources = [
-            set(clusters),
+            set(clusters.chain(falling_back)),
             set(endpoints),
             set(listeners
                 .iter()
@@ -231,7 +234,18 @@ mod tests {
             },
         }));
         let names: Vec<_> = snapshot.resources(ResourceType::Cluster).keys().collect();
-        assert_eq!(names, ["10.0.0.1:81", "d:80", "dns.example:80", "mixed:80"]);
+        assert_eq!(
+            names,
+            [
+                "10.0.0.1:81",
+                "10.0.0.1:81|baseline",
+                "d:80",
+                "dns.example:80",
+                "dns.example:80|baseline",
+                "mixed:80",
+                "mixed:80|baseline",
+            ]
+        );
         let discovered: Vec<_> = snapshot.resources(ResourceType::Endpoints).keys().collect();
         assert_eq!(discovered, ["d:80"]);
     }

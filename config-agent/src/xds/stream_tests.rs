@@ -16,7 +16,7 @@ fn snapshot(targets: &[&str]) -> Arc<Snapshot> {
 fn config(targets: &[&str], change: impl FnOnce(&mut serde_json::Value)) -> Arc<Snapshot> {
     let rules: Vec<_> = targets
         .iter()
-        .map(|target| json!({"routeKey": "k", "targetService": target}))
+        .map(|target| json!({"routeKey": "k", "targetService": target, "fallback": "none"}))
         .collect();
     let listed = targets
         .iter()

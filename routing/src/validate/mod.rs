@@ -1,86 +1,16 @@
 //! From wire types to types that can only hold what is right, reporting every problem at once.
 
-use std::collections::BTreeMap;
+mod routing;
+mod rule;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use crate::names::{HeaderName, HeaderValue, PathPrefix, RouteKey, Target};
+use crate::names::Target;
 use crate::problem::{Path, Problem};
+use crate::valid::{ValidAgent, ValidConfig, ValidRouting, ValidServer, ValidService};
 use crate::wire;
-
-/// A configuration with nothing wrong in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValidConfig {
-    /// Where Envoy listens.
-    pub server: ValidServer,
-    /// Where the agent listens.
-    pub agent: ValidAgent,
-    /// Which request goes where.
-    pub routing: ValidRouting,
-    /// Where targets live that are no DNS names of their own.
-    pub services: BTreeMap<Target, ValidService>,
-}
-
-/// Envoy's addresses. The ports are distinct and not 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValidServer {
-    /// The address of the three public ports.
-    pub bind_address: IpAddr,
-    /// HTTP/1.1 and HTTP/2.
-    pub http_port: u16,
-    /// HTTP/2 only.
-    pub grpc_port: u16,
-    /// Prometheus metrics.
-    pub metrics_port: u16,
-    /// Envoy's admin interface, on loopback.
-    pub admin_port: u16,
-}
-
-/// The agent's addresses. The ports differ from each other and from the server's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValidAgent {
-    /// The address of both ports.
-    pub bind_address: IpAddr,
-    /// REST API.
-    pub api_port: u16,
-    /// Discovery service.
-    pub xds_port: u16,
-}
-
-/// Which request goes where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValidRouting {
-    /// The header that carries the route key.
-    pub route_key_header: HeaderName,
-    /// The baseline.
-    pub default_target: Target,
-    /// In the order of precedence.
-    pub rules: Vec<ValidRule>,
-}
-
-/// A rule. Its name is its alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValidRule {
-    /// Unique among all rules.
-    pub name: String,
-    /// The key it is for.
-    pub route_key: RouteKey,
-    /// Where its requests go.
-    pub target: Target,
-    /// One of these must match; empty: any path does.
-    pub path_prefixes: Vec<PathPrefix>,
-    /// All of these must match. Sorted by name.
-    pub header_matchers: Vec<(HeaderName, HeaderValue)>,
-    /// Set on the request to the target. Sorted by name.
-    pub additional_headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// Where a target lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValidService {
-    /// At least one, each one once.
-    pub endpoints: Vec<Target>,
-}
 
 /// Checks a whole configuration.
 ///
@@ -183,85 +113,6 @@ impl Check {
         }
     }
 
-    fn routing(&mut self, routing: &wire::Routing, path: &Path) -> Option<ValidRouting> {
-        let route_key_header = self.ok(path.key("routeKeyHeader"), HeaderName::parse(&routing.route_key_header));
-        let default_target = self.ok(path.key("defaultTarget"), Target::parse(&routing.default_target));
-        let rules = self.rules(&routing.rules, &path.key("rules"));
-        Some(ValidRouting {
-            route_key_header: route_key_header?,
-            default_target: default_target?,
-            rules,
-        })
-    }
-
-    fn rules(&mut self, rules: &[wire::Rule], path: &Path) -> Vec<ValidRule> {
-        let mut given: BTreeMap<&str, usize> = BTreeMap::new();
-        for (index, rule) in rules.iter().enumerate() {
-            let Some(name) = &rule.name else { continue };
-            let path = path.index(index).key("name");
-            if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
-                self.problem(path, "must be 1 to 128 characters without control characters");
-            } else if let Some(first) = given.get(name.as_str()) {
-                let message = format!("{name:?} is the name of rules[{first}] already, must be another");
-                self.problem(path, message);
-            } else {
-                given.insert(name, index);
-            }
-        }
-        let mut names: BTreeMap<String, usize> = given.into_keys().map(|name| (name.to_owned(), 1)).collect();
-        rules
-            .iter()
-            .enumerate()
-            .filter_map(|(index, rule)| self.rule(rule, &path.index(index), &mut names))
-            .collect()
-    }
-
-    fn rule(&mut self, rule: &wire::Rule, path: &Path, names: &mut BTreeMap<String, usize>) -> Option<ValidRule> {
-        let route_key = self.ok(path.key("routeKey"), RouteKey::parse(&rule.route_key));
-        let target = self.ok(path.key("targetService"), Target::parse(&rule.target_service));
-        let prefixes = path.key("pathPrefixes");
-        let path_prefixes = rule
-            .path_prefixes
-            .iter()
-            .enumerate()
-            .filter_map(|(index, prefix)| self.ok(prefixes.index(index), PathPrefix::parse(prefix)))
-            .collect();
-        let header_matchers = self.headers(&rule.header_matchers, &path.key("headerMatchers"));
-        let additional_headers = self.headers(&rule.additional_headers, &path.key("additionalHeaders"));
-        let (route_key, target) = (route_key?, target?);
-        let name = rule
-            .name
-            .clone()
-            .unwrap_or_else(|| derived_name(&route_key, &target, names));
-        Some(ValidRule {
-            name,
-            route_key,
-            target,
-            path_prefixes,
-            header_matchers,
-            additional_headers,
-        })
-    }
-
-    fn headers(&mut self, headers: &BTreeMap<String, String>, path: &Path) -> Vec<(HeaderName, HeaderValue)> {
-        let mut valid = BTreeMap::new();
-        for (name, value) in headers {
-            let path = path.key(name);
-            let parsed = self.ok(path.clone(), HeaderName::parse(name));
-            let value = self.ok(path.clone(), HeaderValue::parse(value));
-            let (Some(parsed), Some(value)) = (parsed, value) else {
-                continue;
-            };
-            if valid.insert(parsed, value).is_some() {
-                self.problem(
-                    path,
-                    "is given twice: upper and lower case make no difference in a header's name",
-                );
-            }
-        }
-        valid.into_iter().collect()
-    }
-
     fn services(
         &mut self,
         services: &BTreeMap<String, wire::Service>,
@@ -289,38 +140,21 @@ impl Check {
                 "is empty: list HOST:PORT, or leave the service out to reach it by DNS",
             );
         }
+        let mut seen = BTreeSet::new();
         let mut valid = Vec::new();
         for (index, endpoint) in endpoints.iter().enumerate() {
             let path = path.index(index);
-            match self.ok(path.clone(), Target::parse(endpoint)) {
-                Some(endpoint) if valid.contains(&endpoint) => {
-                    self.problem(path, format!("{endpoint} is listed twice"));
-                }
-                Some(endpoint) => valid.push(endpoint),
-                None => {}
+            let Some(endpoint) = self.ok(path.clone(), Target::parse(endpoint)) else {
+                continue;
+            };
+            if seen.insert(endpoint.clone()) {
+                valid.push(endpoint);
+            } else {
+                self.problem(path, format!("{endpoint} is listed twice"));
             }
         }
         valid
     }
-}
-
-/// `KEY@TARGET`, and `#2`, `#3`, … where a key has several rules for one target: the same on every start and every
-/// agent, whatever other keys there are.
-fn derived_name(key: &RouteKey, target: &Target, names: &mut BTreeMap<String, usize>) -> String {
-    let base = format!("{}@{target}", key.as_str());
-    let mut count = names.get(&base).copied().unwrap_or(0) + 1;
-    let mut name = if count == 1 {
-        base.clone()
-    } else {
-        format!("{base}#{count}")
-    };
-    while count > 1 && names.contains_key(&name) {
-        count += 1;
-        name = format!("{base}#{count}");
-    }
-    names.insert(base, count);
-    names.entry(name.clone()).or_insert(1);
-    name
 }
 
 #[cfg(test)]
@@ -358,7 +192,6 @@ mod tests {
                 "server.metricsPort: 9090 is the port of server.grpcPort already, must be another",
                 "routing.routeKeyHeader: this header can't be used here: it belongs to HTTP's framing",
                 "routing.defaultTarget: is empty, must be HOST or HOST:PORT",
-                "routing.rules[1].name: \"n\" is the name of rules[0] already, must be another",
                 "routing.rules[0].routeKey: has the character ',', must be visible ASCII characters other than a comma",
                 "routing.rules[2].targetService: \"y\" is no port, must be a number from 1 to 65535",
                 "routing.rules[2].pathPrefixes[1]: \"no\" must begin with a slash: \"/no\"",

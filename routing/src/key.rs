@@ -1,0 +1,128 @@
+//! The route key of a request.
+
+use std::fmt;
+
+use crate::decide::{Recorder, RequestHead};
+use crate::layout::SourceKind;
+use crate::names::MAX_ROUTE_KEY_BYTES;
+use crate::sources::{Baggage, TraceState, cookie, host, list, percent, query};
+use crate::table::{RouteTable, Source};
+
+/// A valid route key that a request carries.
+#[derive(Clone)]
+pub struct FoundKey {
+    bytes: [u8; MAX_ROUTE_KEY_BYTES],
+    length: usize,
+    is_in_route_key_header: bool,
+}
+
+/// A key that is too long, or has characters that no key has: a target must not get it in a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InvalidKey;
+
+/// What looking at the key sources gave.
+pub(crate) struct KeySearch {
+    /// The key of the first source that has one.
+    pub(crate) key: Option<Result<FoundKey, InvalidKey>>,
+    /// Whether a later source has another.
+    pub(crate) disagreement: bool,
+}
+
+impl FoundKey {
+    /// The key.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// Whether a target finds it in the route key header as the client sent it.
+    pub fn is_in_route_key_header(&self) -> bool {
+        self.is_in_route_key_header
+    }
+
+    fn copy(key: &[u8], is_in_route_key_header: bool) -> Result<Self, InvalidKey> {
+        let mut bytes = [0; MAX_ROUTE_KEY_BYTES];
+        let place = bytes.get_mut(..key.len()).ok_or(InvalidKey)?;
+        if !key.iter().all(|byte| byte.is_ascii_graphic() && *byte != b',') {
+            return Err(InvalidKey);
+        }
+        place.copy_from_slice(key);
+        Ok(Self {
+            bytes,
+            length: key.len(),
+            is_in_route_key_header,
+        })
+    }
+}
+
+impl PartialEq for FoundKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl fmt::Debug for FoundKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        String::from_utf8_lossy(self.as_bytes()).fmt(f)
+    }
+}
+
+impl KeySearch {
+    /// Looks at the sources in their order. Those after the first key are looked at, too: whether they agree is worth
+    /// knowing, and a header that isn't there costs next to nothing.
+    pub(crate) fn over(table: &RouteTable, head: &impl RequestHead, recorder: &mut impl Recorder) -> Self {
+        let mut search = Self {
+            key: None,
+            disagreement: false,
+        };
+        for source in table.sources() {
+            let mut seen = false;
+            read(source, head, |key| {
+                seen = true;
+                recorder.source(source, Some(key));
+                match &search.key {
+                    Some(Ok(first)) => search.disagreement |= first.as_bytes() != key,
+                    Some(Err(InvalidKey)) => {}
+                    None => {
+                        let in_header = source.kind == SourceKind::Header && source.name == table.route_key_header();
+                        search.key = Some(FoundKey::copy(key, in_header));
+                    }
+                }
+            });
+            if !seen {
+                recorder.source(source, None);
+            }
+        }
+        search
+    }
+}
+
+/// Gives `found` the first non-empty key that `source` holds, decoded, of whatever length.
+fn read(source: Source<'_>, head: &impl RequestHead, mut found: impl FnMut(&[u8])) {
+    let name = source.name.as_bytes();
+    let mut take = |key: Option<&[u8]>| match key {
+        Some(key) => {
+            found(key);
+            true
+        }
+        None => false,
+    };
+    let mut take_decoded = |raw: Option<&[u8]>, plus_is_space| {
+        let mut buffer = [0; MAX_ROUTE_KEY_BYTES];
+        // What doesn't fit is too long for a key, decoded or not.
+        take(raw.map(|raw| percent::decoded(raw, plus_is_space, &mut buffer).unwrap_or(raw)))
+    };
+    match source.kind {
+        SourceKind::Header => head.any_value(source.name, |line| take(list::first_element(line))),
+        SourceKind::Baggage => {
+            let mut baggage = Baggage::default();
+            head.any_value("baggage", |line| take_decoded(baggage.member(line, name), false))
+        }
+        SourceKind::Tracestate => {
+            let mut tracestate = TraceState::default();
+            head.any_value("tracestate", |line| take(tracestate.member(line, name)))
+        }
+        SourceKind::Cookie => head.any_value("cookie", |line| take(cookie::value(line, name))),
+        SourceKind::Query => head.any_value(":path", |path| take_decoded(query::parameter(path, name), true)),
+        SourceKind::Host => head.any_value(":authority", |authority| take(host::label(authority, name))),
+    };
+}
