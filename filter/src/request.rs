@@ -17,6 +17,8 @@ pub(crate) struct EnvoyHead {
     first_values: RefCell<Vec<(String, Option<Bytes>)>>,
     /// All headers, once a header's first value wasn't enough.
     all: OnceCell<Vec<(String, Bytes)>>,
+    /// Whether a number was drawn for this request.
+    has_drawn: Cell<bool>,
 }
 
 impl RequestHead for EnvoyHead {
@@ -42,14 +44,19 @@ impl RequestHead for EnvoyHead {
             .unwrap_or_default()
     }
 
-    /// SplitMix64 (Steele, Lea, Flood 2014), begun once for each VM with the time: the host has no source of chance, and
-    /// this needs nobody's call.
+    /// The host has no source of chance, so this goes round the circle in steps of the golden ratio, begun once for each
+    /// VM with the time. The first number of a request is where it stands: of any long run of requests, shares are met
+    /// to within a few requests. A further number, for the same request, is mixed (SplitMix64; Steele, Lea, Flood 2014),
+    /// so that it doesn't depend on the first.
     fn random(&self) -> u64 {
         thread_local! {
             static STATE: Cell<u64> = Cell::new(seed());
         }
         let state = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         STATE.set(state);
+        if !self.has_drawn.replace(true) {
+            return state;
+        }
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
