@@ -15,8 +15,9 @@ routing:
     - {routeKey: sandbox, targetService: service-a, pathPrefixes: [/api]}
 "#;
 
-/// How soon an Envoy that starts without its agent serves the baseline.
-const AT_ONCE: Duration = Duration::from_secs(3);
+/// How soon an Envoy that starts without its agent serves the baseline, on a machine that does other things, too. With
+/// Envoy's own defaults it would wait for the agent for 15 s.
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 const AWAY: Duration = Duration::from_secs(3);
 
@@ -101,6 +102,7 @@ async fn an_envoy_started_while_the_agent_is_away_serves_the_baseline_then_the_r
         })
         .await;
     }
+    println!("the baseline was served after {:?}", started.elapsed());
     assert!(started.elapsed() < AT_ONCE, "{}", envoy.output());
 
     let _agent = Agent::start(&config.path(), &ports).await;
