@@ -13,6 +13,10 @@ use crate::request::EnvoyHead;
 /// The filter state that the response header X-Route-Decision is made of.
 const DECISION_STATE: &str = "sidetrack.decision";
 
+/// The filter state that the access log and the metrics are made of: the rule that matched, or why none did.
+const RULE_STATE: &str = "sidetrack.rule";
+const REASON_STATE: &str = "sidetrack.reason";
+
 /// Counts requests whose key sources hold different keys.
 const DISAGREEMENTS: &str = "sidetrack_key_disagreements_total";
 
@@ -43,10 +47,12 @@ fn try_apply(table: &RouteTable, decision: &RouteDecision<'_>, head: &impl Reque
             if let Some(mirror) = mirror {
                 set(MIRROR_HEADER, mirror.as_bytes())?;
             }
+            note(RULE_STATE, rule.name())?;
             set(STEERING_HEADER, cluster.as_bytes())
         }
         Destination::Baseline(reason) => {
             hand_on(table, decision.key.as_ref())?;
+            note(REASON_STATE, reason.as_str())?;
             set(MISS_HEADER, reason.as_str().as_bytes())
         }
     }
@@ -82,7 +88,11 @@ fn note_decision(decision: &RouteDecision<'_>) -> Result<(), Status> {
         }
         Destination::Baseline(reason) => format!("rule=-; target=baseline; reason={reason}"),
     };
-    hostcalls::set_property(vec![DECISION_STATE], Some(text.as_bytes()))
+    note(DECISION_STATE, &text)
+}
+
+fn note(state: &str, text: &str) -> Result<(), Status> {
+    hostcalls::set_property(vec![state], Some(text.as_bytes()))
 }
 
 fn count_disagreement() -> Result<(), Status> {

@@ -40,6 +40,8 @@ impl Envoy {
             .arg("-c")
             .arg(bootstrap)
             .args(["--log-level", log_level])
+            // The access log's buffer is written out that often; by default every ten seconds.
+            .args(["--file-flush-interval-msec", "1000"])
             // Hot restart would share memory with any other Envoy on this machine.
             .arg("--disable-hot-restart")
             .process_group(0)

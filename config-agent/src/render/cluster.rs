@@ -14,6 +14,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
 use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig;
 use sidetrack_routing::{Host, Target, ValidConfig};
 
+use super::log::baseline_metadata;
 use super::proto::{any, duration, flag, from_agent, number, target_address};
 use super::route::Baseline;
 
@@ -116,7 +117,7 @@ pub(super) fn cluster(config: &ValidConfig, target: &Target) -> Cluster {
         .iter()
         .any(|endpoint| matches!(endpoint.host(), Host::Name(_)))
     {
-        cluster.load_assignment = Some(assignment(cluster.name.clone(), &endpoints));
+        cluster.load_assignment = Some(assignment(config, target, cluster.name.clone()));
         cluster.dns_lookup_family = DnsLookupFamily::V4Preferred.into();
         // A name that doesn't resolve must not keep Envoy from starting; the baseline's is worth waiting for.
         cluster.wait_for_warm_on_init = if is_baseline { None } else { flag(false) };
@@ -128,7 +129,7 @@ pub(super) fn cluster(config: &ValidConfig, target: &Target) -> Cluster {
         });
         with_type(cluster, DiscoveryType::Eds)
     } else {
-        cluster.load_assignment = Some(assignment(cluster.name.clone(), &endpoints));
+        cluster.load_assignment = Some(assignment(config, target, cluster.name.clone()));
         with_type(cluster, DiscoveryType::Static)
     }
 }
@@ -144,7 +145,7 @@ pub(super) fn static_baseline_clusters(config: &ValidConfig) -> Vec<Cluster> {
 /// The cluster `name` for `target`, with its endpoints in it.
 pub(super) fn static_cluster(config: &ValidConfig, name: String, target: &Target) -> Cluster {
     let endpoints = endpoints(config, target);
-    let load_assignment = Some(assignment(name.clone(), &endpoints));
+    let load_assignment = Some(assignment(config, target, name.clone()));
     let connect_timeout = duration(CONNECT_TIMEOUT);
     let cluster = Cluster {
         name,
@@ -176,7 +177,7 @@ pub(super) fn discovered_endpoints(config: &ValidConfig, target: &Target) -> Opt
         .endpoints
         .iter()
         .all(|endpoint| matches!(endpoint.host(), Host::Ip(_)));
-    discovered.then(|| assignment(target.to_string(), &service.endpoints.iter().collect::<Vec<_>>()))
+    discovered.then(|| assignment(config, target, target.to_string()))
 }
 
 fn with_type(mut cluster: Cluster, discovery: DiscoveryType) -> Cluster {
@@ -191,8 +192,10 @@ fn endpoints<'c>(config: &'c ValidConfig, target: &'c Target) -> Vec<&'c Target>
     }
 }
 
-fn assignment(cluster_name: String, endpoints: &[&Target]) -> ClusterLoadAssignment {
-    let lb_endpoints = endpoints.iter().map(|endpoint| LbEndpoint {
+fn assignment(config: &ValidConfig, target: &Target, cluster_name: String) -> ClusterLoadAssignment {
+    let metadata = config.routing.is_baseline(target).then(baseline_metadata);
+    let lb_endpoints = endpoints(config, target).into_iter().map(|endpoint| LbEndpoint {
+        metadata: metadata.clone(),
         host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
             address: Some(target_address(endpoint)),
             ..Default::default()

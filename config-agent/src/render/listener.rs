@@ -17,6 +17,7 @@ use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_muta
 use sidetrack_routing::{INTERNAL_HEADERS, ValidConfig};
 
 use super::filter::{FilterCode, discovered_filter};
+use super::log::access_logs;
 use super::proto::{address, any, flag, from_agent};
 use super::route::{Baseline, route_configuration};
 
@@ -96,6 +97,7 @@ fn listener_with(config: &ValidConfig, port: Port, routes: RouteSpecifier, filte
         codec_type: port.codec().into(),
         route_specifier: Some(routes),
         http_filters: vec![filter, router()],
+        access_log: access_logs(&config.routing),
         early_header_mutation_extensions: vec![strip_internal_headers()],
         normalize_path: flag(true),
         merge_slashes: true,

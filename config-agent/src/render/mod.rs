@@ -7,6 +7,7 @@ mod bootstrap;
 mod cluster;
 mod filter;
 mod listener;
+mod log;
 mod proto;
 mod route;
 mod snapshot;

@@ -32,6 +32,10 @@ pub(super) fn number(value: u32) -> Option<protobuf::UInt32Value> {
     Some(protobuf::UInt32Value { value })
 }
 
+pub(super) fn number64(value: u64) -> Option<protobuf::UInt64Value> {
+    Some(protobuf::UInt64Value { value })
+}
+
 pub(super) fn address(ip: IpAddr, port: u16) -> Address {
     socket_address(ip.to_string(), port)
 }

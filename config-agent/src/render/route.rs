@@ -245,7 +245,7 @@ fn matching(headers: Vec<HeaderMatcher>) -> RouteMatch {
     }
 }
 
-fn present(name: &str) -> HeaderMatcher {
+pub(super) fn present(name: &str) -> HeaderMatcher {
     let specifier = header_matcher::HeaderMatchSpecifier::PresentMatch(true);
     HeaderMatcher {
         name: name.to_owned(),
