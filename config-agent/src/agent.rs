@@ -52,8 +52,7 @@ impl Agent {
         let xds = bind(ip, config.agent.xds_port, "agent.xdsPort").await?;
         let api = bind(ip, config.agent.api_port, "agent.apiPort").await?;
         let snapshot = Snapshot::render(&config, &options.code);
-        info!(version = snapshot.version(), rules = snapshot.rules(), file = %options.config.display(),
-            "configuration in force");
+        note_in_force(&snapshot, &options.config);
         let (snapshots, receiver) = watch::channel(Arc::new(snapshot));
         let proxies = Proxies::default();
         let status = Status::new(receiver, proxies.clone(), options.own_envoy.clone());
@@ -142,8 +141,7 @@ async fn follow(
                     warn!("changes of agent.* and server.adminPort take effect when the agent is started again");
                 }
                 let snapshot = Snapshot::render(&new, &options.code);
-                info!(version = snapshot.version(), rules = snapshot.rules(), file = %file.display(),
-                    "configuration in force");
+                note_in_force(&snapshot, file);
                 snapshots.send_replace(Arc::new(snapshot));
                 status.set_rejected(Vec::new());
                 config = new;
@@ -162,6 +160,10 @@ async fn follow(
             anyhow::bail!("{} isn't watched any more", file.display());
         }
     }
+}
+
+fn note_in_force(snapshot: &Snapshot, file: &Path) {
+    info!(version = snapshot.version(), rules = snapshot.rules(), file = %file.display(), "configuration in force");
 }
 
 /// Reads a large file on a thread that may block.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use sidetrack_routing::ValidConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -64,8 +65,8 @@ enum Command {
     Explain {
         #[command(flatten)]
         config: ConfigFile,
-        /// The path, with its query if it has one.
-        #[arg(long)]
+        /// The path as Envoy compares it, normalised; with its query if it has one.
+        #[arg(long, value_parser = explain::parse_path)]
         path: String,
         /// The method.
         #[arg(long, default_value = "GET")]
@@ -95,7 +96,7 @@ enum Command {
         #[arg(long)]
         bootstrap: bool,
         /// The node id by which the agent knows this Envoy.
-        #[arg(long, default_value = "sidetrack", value_name = "ID")]
+        #[arg(long, default_value = "sidetrack", value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
         node: String,
     },
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use sidetrack_routing::{
     Explanation, InvalidTable, Outcome, Request, RouteTable, TriedRule, ValidRouting, compile, explain,
@@ -80,10 +80,44 @@ pub fn answer(routing: &ValidRouting, question: Question) -> Result<Answer, Inva
 ///
 /// # Errors
 ///
-/// There is no colon in it.
+/// It has no name, or is `Host`, which HTTP/2 and Envoy have elsewhere.
 pub fn parse_header(text: &str) -> anyhow::Result<(String, String)> {
     let (name, value) = text.split_once(':').context("must be 'Name: value'")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
+    let name = name.trim();
+    ensure!(
+        !name.is_empty(),
+        "must be 'Name: value'; path, method and host have options of their own"
+    );
+    ensure!(!name.eq_ignore_ascii_case("host"), "must be given by --host");
+    Ok((name.to_owned(), value.trim().to_owned()))
+}
+
+/// A path as it is given on the command line: as it is compared, which is after Envoy has normalised it.
+///
+/// # Errors
+///
+/// Envoy would refuse it or compare another one.
+pub fn parse_path(text: &str) -> anyhow::Result<String> {
+    ensure!(text.starts_with('/'), "must begin with a slash: \"/{text}\"");
+    ensure!(
+        !text.contains('#'),
+        "must have no fragment: a client keeps it to itself"
+    );
+    let path = text.split('?').next().unwrap_or_default();
+    let dots = path.split('/').any(|segment| segment == "." || segment == "..");
+    let encoded = path
+        .split('%')
+        .skip(1)
+        .filter_map(|rest| u8::from_str_radix(rest.get(..2)?, 16).ok());
+    let decodes = encoded
+        .into_iter()
+        .any(|byte| byte.is_ascii_alphanumeric() || b"-._~/\\".contains(&byte));
+    ensure!(
+        !dots && !decodes && !path.contains("//") && !path.contains('\\'),
+        "isn't as Envoy compares it: write it without double slashes, backslashes, dot segments, and %XX that stand for \
+         letters, digits or slashes"
+    );
+    Ok(text.to_owned())
 }
 
 impl Answer {
@@ -220,6 +254,31 @@ mod tests {
             parse_header("X-A:  b: c ").unwrap(),
             ("X-A".to_owned(), "b: c".to_owned())
         );
-        assert!(parse_header("X-A").is_err());
+        for text in ["X-A", ":path: /x", " : a", "Host: shop"] {
+            assert!(parse_header(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_envoy_would_change_is_refused() {
+        for text in ["/", "/a/b?x=//..", "/a..b/.c", "/%20%c3%bc", "/%zz", "/API;x=1"] {
+            assert!(parse_path(text).is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "api",
+            "*",
+            "/a//b",
+            "/a/../b",
+            "/.",
+            "/a\\b",
+            "/%61pi",
+            "/a%2fb",
+            "/a%5Cb",
+            "/%2e%2e/a",
+            "/a#b",
+        ] {
+            assert!(parse_path(text).is_err(), "{text}");
+        }
     }
 }
