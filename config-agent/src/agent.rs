@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::api;
 use crate::config::{self, InvalidConfig, Loaded};
-use crate::render::{FilterCode, Snapshot};
+use crate::render::{FilterCode, Snapshots};
 use crate::status::Status;
 use crate::xds::{Ads, Proxies};
 
@@ -33,10 +33,9 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Agent {
     options: Options,
-    config: ValidConfig,
     xds: TcpListener,
     api: TcpListener,
-    snapshots: watch::Sender<Arc<Snapshot>>,
+    snapshots: watch::Sender<Arc<Snapshots>>,
     proxies: Proxies,
     status: Status,
 }
@@ -51,14 +50,13 @@ impl Agent {
         let ip = config.agent.bind_address;
         let xds = bind(ip, config.agent.xds_port, "agent.xdsPort").await?;
         let api = bind(ip, config.agent.api_port, "agent.apiPort").await?;
-        let snapshot = Snapshot::render(&config, &options.code);
-        note_in_force(&snapshot, &options.config);
-        let (snapshots, receiver) = watch::channel(Arc::new(snapshot));
+        let snapshots = Snapshots::new(config, options.code.clone());
+        note_in_force(&snapshots, &options.config);
+        let (snapshots, receiver) = watch::channel(Arc::new(snapshots));
         let proxies = Proxies::default();
         let status = Status::new(receiver, proxies.clone(), options.own_envoy.clone());
         Ok(Self {
             options,
-            config,
             xds,
             api,
             snapshots,
@@ -80,7 +78,6 @@ impl Agent {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
         let Self {
             options,
-            config,
             xds,
             api,
             snapshots,
@@ -94,7 +91,7 @@ impl Agent {
             .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))
             .add_service(ads)
             .serve_with_incoming(TcpListenerStream::new(xds));
-        let follow = follow(options, config, snapshots, status.clone());
+        let follow = follow(options, snapshots, status.clone());
         tokio::select! {
             result = xds => result.context("the discovery service failed"),
             result = api::serve(api, status, std::future::pending()) => result.context("the API failed"),
@@ -114,19 +111,14 @@ async fn bind(ip: IpAddr, port: u16, setting: &str) -> anyhow::Result<TcpListene
 }
 
 /// Takes each good change of the file into force; says what is wrong with each bad one.
-async fn follow(
-    options: Options,
-    mut config: ValidConfig,
-    snapshots: watch::Sender<Arc<Snapshot>>,
-    status: Status,
-) -> anyhow::Result<()> {
+async fn follow(options: Options, snapshots: watch::Sender<Arc<Snapshots>>, status: Status) -> anyhow::Result<()> {
     let file = &options.config;
     let mut changes = config::watch(file.clone()).with_context(|| format!("{} can't be watched", file.display()))?;
     let mut last_rejected = String::new();
     // Once before the first change: the file may have changed before it was watched.
     loop {
         match load(file).await {
-            Ok(Loaded { config: new, .. }) if new == config => {
+            Ok(Loaded { config: new, .. }) if new == *snapshots.borrow().config() => {
                 if !std::mem::take(&mut last_rejected).is_empty() {
                     info!(file = %file.display(), "the file is mended, the configuration in force is what it says");
                 }
@@ -137,14 +129,13 @@ async fn follow(
                 for warning in warnings {
                     warn!("{warning}");
                 }
-                if new.agent != config.agent || new.server.admin_port != config.server.admin_port {
+                if needs_restart(snapshots.borrow().config(), &new) {
                     warn!("changes of agent.* and server.adminPort take effect when the agent is started again");
                 }
-                let snapshot = Snapshot::render(&new, &options.code);
-                note_in_force(&snapshot, file);
-                snapshots.send_replace(Arc::new(snapshot));
+                let new = Snapshots::new(new, options.code.clone());
+                note_in_force(&new, file);
+                snapshots.send_replace(Arc::new(new));
                 status.set_rejected(Vec::new());
-                config = new;
             }
             Err(invalid) => {
                 let problems = invalid.to_string();
@@ -162,8 +153,13 @@ async fn follow(
     }
 }
 
-fn note_in_force(snapshot: &Snapshot, file: &Path) {
-    info!(version = snapshot.version(), rules = snapshot.rules(), file = %file.display(), "configuration in force");
+fn needs_restart(old: &ValidConfig, new: &ValidConfig) -> bool {
+    new.agent != old.agent || new.server.admin_port != old.server.admin_port
+}
+
+fn note_in_force(snapshots: &Snapshots, file: &Path) {
+    let rules = snapshots.config().routing.rules.len();
+    info!(version = snapshots.version(), rules, file = %file.display(), "configuration in force");
 }
 
 /// Reads a large file on a thread that may block.

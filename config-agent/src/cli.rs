@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::agent::{Agent, Options};
 use crate::config::{self, InvalidConfig, Loaded};
 use crate::explain::{self, Question};
-use crate::render::{FilterCode, static_bootstrap, targets, to_yaml, whole_bootstrap};
+use crate::render::{EnvoyVersion, FilterCode, static_bootstrap, targets, to_yaml, whole_bootstrap};
 use crate::{envoy, up};
 
 /// Request-level sandboxes on Envoy: requests that carry a route key go to that key's sandbox, all others to the baseline.
@@ -98,6 +98,9 @@ enum Command {
         /// The node id by which the agent knows this Envoy.
         #[arg(long, default_value = "sidetrack", value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
         node: String,
+        /// The version of that Envoy, 1.37 or later.
+        #[arg(long, default_value_t = EnvoyVersion::NEWEST, value_name = "VERSION")]
+        envoy_version: EnvoyVersion,
     },
 }
 
@@ -204,9 +207,11 @@ fn run(command: Command) -> anyhow::Result<()> {
             filter,
             bootstrap,
             node,
+            envoy_version,
         } => {
             let render = if bootstrap { static_bootstrap } else { whole_bootstrap };
-            print!("{}", to_yaml(&render(&config.load()?, &node, &filter.code()?))?);
+            let bootstrap = render(&config.load()?, &node, &filter.code()?, envoy_version);
+            print!("{}", to_yaml(&bootstrap)?);
             Ok(())
         }
     }

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::render::Snapshot;
+use crate::render::Snapshots;
 use crate::xds::{Proxies, Proxy};
 
 /// The agent's state, to look at. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Status {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    snapshots: watch::Receiver<Arc<Snapshots>>,
     proxies: Proxies,
     rejected: Arc<Mutex<Vec<String>>>,
     own_envoy: Option<OwnEnvoy>,
@@ -27,7 +27,7 @@ struct OwnEnvoy {
 /// The state at one moment.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The version of the snapshot in force.
+    /// The version of the configuration in force.
     pub version: String,
     /// How many rules it has.
     pub rules: usize,
@@ -41,7 +41,7 @@ pub struct Report {
 
 impl Status {
     /// The state behind `snapshots` and `proxies`; with `own_envoy`, only ready when the Envoy of this node id is.
-    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, proxies: Proxies, own_envoy: Option<String>) -> Self {
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshots>>, proxies: Proxies, own_envoy: Option<String>) -> Self {
         let own_envoy = own_envoy.map(|node| OwnEnvoy {
             node,
             live: Arc::default(),
@@ -69,8 +69,8 @@ impl Status {
     /// The state now.
     pub fn report(&self) -> Report {
         let (version, rules) = {
-            let snapshot = self.snapshots.borrow();
-            (snapshot.version().to_owned(), snapshot.rules())
+            let snapshots = self.snapshots.borrow();
+            (snapshots.version().to_owned(), snapshots.config().routing.rules.len())
         };
         let proxies = self.proxies.list();
         Report {

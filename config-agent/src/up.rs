@@ -22,7 +22,7 @@ use crate::status::Status;
 ///
 /// # Errors
 ///
-/// A port is taken, the filter's code is missing, or Envoy or the agent ended by itself.
+/// Envoy's version isn't supported, a port is taken, the filter's code is missing, or Envoy or the agent ended by itself.
 pub async fn run(
     mut options: Options,
     config: ValidConfig,
@@ -30,6 +30,10 @@ pub async fn run(
     log_level: &str,
     mut shutdown: impl AsyncFnMut(),
 ) -> anyhow::Result<()> {
+    let version = tokio::select! {
+        version = command.version() => version?,
+        () = shutdown() => return Ok(()),
+    };
     check_ports(&config)?;
     let code = options.code.path();
     ensure!(
@@ -51,7 +55,7 @@ pub async fn run(
         .context("the bootstrap can't be written")?;
     let admin = Admin::on(config.server.admin_port);
     let mut envoy = Envoy::start(command, &bootstrap, log_level, admin)?;
-    info!(program = %command.program.display(), pid = envoy.id(), "Envoy started");
+    info!(program = %command.program.display(), %version, pid = envoy.id(), "Envoy started");
 
     let mut reopen_logs = signal(SignalKind::user_defined1())?;
     let mut agent = std::pin::pin!(agent.run(std::future::pending()));

@@ -36,7 +36,7 @@ impl Envoy {
     /// The program can't be started.
     pub fn start(command: &EnvoyCommand, bootstrap: &Path, log_level: &str, admin: Admin) -> anyhow::Result<Self> {
         let child = Command::new(&command.program)
-            .args(&command.arguments)
+            .args(command.is_func_e.then_some("run"))
             .arg("-c")
             .arg(bootstrap)
             .args(["--log-level", log_level])

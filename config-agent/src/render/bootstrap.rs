@@ -29,6 +29,7 @@ use sidetrack_routing::ValidConfig;
 use super::cluster::{
     baseline, fallback_cluster, falling_back, static_baseline, static_baseline_clusters, static_cluster, targets,
 };
+use super::envoy::EnvoyVersion;
 use super::filter::{FilterCode, discovered_filter, static_filter};
 use super::listener::{Port, static_listener};
 use super::proto::{address, any, duration, from_agent};
@@ -42,7 +43,8 @@ const MAX_CONNECTIONS: i64 = 50_000;
 /// The cluster of the agent itself.
 const AGENT: &str = "sidetrack-agent";
 
-/// A bootstrap for an Envoy that gets everything from the agent, and follows every change.
+/// A bootstrap for an Envoy that gets everything from the agent, and follows every change. It is the same for every
+/// version of Envoy.
 pub fn dynamic_bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
     Bootstrap {
         static_resources: Some(StaticResources {
@@ -59,10 +61,10 @@ pub fn dynamic_bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
 
 /// A bootstrap for an Envoy that must serve the baseline even if it starts while the agent is away: listeners, routes and
 /// baseline are in it. Targets and rules come from the agent; a change of anything else needs a new bootstrap.
-pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode) -> Bootstrap {
-    let filter = discovered_filter(&config.routing, code);
+pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, envoy: EnvoyVersion) -> Bootstrap {
+    let filter = discovered_filter(&config.routing, code, envoy);
     let baseline = static_baseline(config);
-    let listeners = Port::ALL.map(|port| static_listener(config, port, &baseline, filter.clone()));
+    let listeners = Port::ALL.map(|port| static_listener(config, port, &baseline, filter.clone(), envoy));
     let mut clusters = static_baseline_clusters(config);
     clusters.push(agent_cluster(config));
     Bootstrap {
@@ -83,10 +85,10 @@ pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode) 
 }
 
 /// Everything in one, for an Envoy that has no agent. A change needs a new one.
-pub fn whole_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode) -> Bootstrap {
-    let filter = static_filter(&config.routing, code);
+pub fn whole_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, envoy: EnvoyVersion) -> Bootstrap {
+    let filter = static_filter(&config.routing, code, envoy);
     let baseline = baseline(config);
-    let listeners = Port::ALL.map(|port| static_listener(config, port, &baseline, filter.clone()));
+    let listeners = Port::ALL.map(|port| static_listener(config, port, &baseline, filter.clone(), envoy));
     let own = targets(config)
         .into_iter()
         .map(|target| static_cluster(config, target.to_string(), target));

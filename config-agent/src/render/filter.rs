@@ -17,6 +17,7 @@ use prost::{Message, Name};
 use serde_json::{Value, json};
 use sidetrack_routing::{KeySource, ValidRouting, compile};
 
+use super::envoy::EnvoyVersion;
 use super::proto::{any, duration, from_agent};
 
 /// The filter's name in the chain, its resource's name, and the key of its per-route configuration.
@@ -75,36 +76,36 @@ impl FilterCode {
 }
 
 /// The filter as the agent sends it: with the compiled table.
-pub(super) fn filter_config(routing: &ValidRouting, code: &FilterCode) -> TypedExtensionConfig {
+pub(super) fn filter_config(routing: &ValidRouting, code: &FilterCode, envoy: EnvoyVersion) -> TypedExtensionConfig {
     let table = any(&BytesValue {
         value: compile(routing),
     });
     TypedExtensionConfig {
         name: FILTER.to_owned(),
-        typed_config: Some(wasm(table, code)),
+        typed_config: Some(wasm(table, code, envoy)),
     }
 }
 
 /// The filter's place in the chain: switched off but for the routes that switch it on, with a configuration that sends
 /// everything to the baseline until the agent's arrives.
-pub(super) fn discovered_filter(routing: &ValidRouting, code: &FilterCode) -> HttpFilter {
+pub(super) fn discovered_filter(routing: &ValidRouting, code: &FilterCode, envoy: EnvoyVersion) -> HttpFilter {
     let without_rules = any(&StringValue {
         value: without_rules(routing).to_string(),
     });
     in_chain(http_filter::ConfigType::ConfigDiscovery(ExtensionConfigSource {
         config_source: Some(from_agent()),
-        default_config: Some(wasm(without_rules, code)),
+        default_config: Some(wasm(without_rules, code, envoy)),
         apply_default_config_without_warming: true,
         type_urls: vec![Wasm::type_url()],
     }))
 }
 
 /// The same with its table in it, for an Envoy without an agent.
-pub(super) fn static_filter(routing: &ValidRouting, code: &FilterCode) -> HttpFilter {
+pub(super) fn static_filter(routing: &ValidRouting, code: &FilterCode, envoy: EnvoyVersion) -> HttpFilter {
     let table = any(&BytesValue {
         value: compile(routing),
     });
-    in_chain(http_filter::ConfigType::TypedConfig(wasm(table, code)))
+    in_chain(http_filter::ConfigType::TypedConfig(wasm(table, code, envoy)))
 }
 
 fn in_chain(config: http_filter::ConfigType) -> HttpFilter {
@@ -140,7 +141,7 @@ fn without_rules(routing: &ValidRouting) -> Value {
     json
 }
 
-fn wasm(configuration: Any, code: &FilterCode) -> Any {
+fn wasm(configuration: Any, code: &FilterCode, envoy: EnvoyVersion) -> Any {
     let vm = VmConfig {
         vm_id: FILTER.to_owned(),
         runtime: "envoy.wasm.runtime.v8".to_owned(),
@@ -163,7 +164,7 @@ fn wasm(configuration: Any, code: &FilterCode) -> Any {
     };
     let mut value = Wasm { config: Some(plugin) }.encode_to_vec();
     for capability in CAPABILITIES {
-        value.extend(allowed(capability).encode_to_vec());
+        value.extend(allowed(capability, envoy).encode_to_vec());
     }
     Any {
         type_url: Wasm::type_url(),
@@ -175,18 +176,26 @@ fn wasm(configuration: Any, code: &FilterCode) -> Any {
 ///
 /// The capabilities are a map, whose entries a hash map would encode in another order each time. Protobuf takes messages
 /// written one after another as one, merged; so each entry is written by itself, in our order.
-fn allowed(capability: &str) -> Wasm {
+fn allowed(capability: &str, envoy: EnvoyVersion) -> Wasm {
     let allowed_capabilities = [(capability.to_owned(), SanitizationConfig {})].into();
-    let vm = VmConfig {
-        capability_restriction_config: Some(CapabilityRestrictionConfig { allowed_capabilities }),
-        ..Default::default()
-    };
-    Wasm {
-        config: Some(PluginConfig {
+    let restriction = Some(CapabilityRestrictionConfig { allowed_capabilities });
+    let plugin = if envoy < EnvoyVersion::V1_40 {
+        #[expect(deprecated, reason = "there is no other field yet")]
+        PluginConfig {
+            capability_restriction_config: restriction,
+            ..Default::default()
+        }
+    } else {
+        let vm = VmConfig {
+            capability_restriction_config: restriction,
+            ..Default::default()
+        };
+        PluginConfig {
             vm: Some(plugin_config::Vm::VmConfig(vm)),
             ..Default::default()
-        }),
-    }
+        }
+    };
+    Wasm { config: Some(plugin) }
 }
 
 #[cfg(test)]
@@ -194,18 +203,24 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(deprecated, reason = "older Envoys have the capabilities there")]
     fn the_capabilities_are_merged_into_one_message_with_equal_bytes() {
-        let code = FilterCode::file("/filter.wasm".into());
-        let config = wasm(any(&StringValue { value: String::new() }), &code);
-        let merged = Wasm::decode(config.value.as_slice()).unwrap().config.unwrap();
-        let Some(plugin_config::Vm::VmConfig(vm)) = merged.vm else {
-            panic!("no VM")
+        let config = |envoy| {
+            let code = FilterCode::file("/filter.wasm".into());
+            wasm(any(&StringValue { value: String::new() }), &code, envoy)
         };
-        assert_eq!(vm.vm_id, FILTER);
-        assert_eq!(
-            vm.capability_restriction_config.unwrap().allowed_capabilities.len(),
-            CAPABILITIES.len()
-        );
-        assert_eq!(config, wasm(any(&StringValue { value: String::new() }), &code));
+        for envoy in EnvoyVersion::ALL {
+            let merged = Wasm::decode(config(envoy).value.as_slice()).unwrap().config.unwrap();
+            let Some(plugin_config::Vm::VmConfig(vm)) = merged.vm else {
+                panic!("no VM")
+            };
+            assert_eq!(vm.vm_id, FILTER);
+            let places = [merged.capability_restriction_config, vm.capability_restriction_config];
+            let counts = places.map(|restriction| restriction.map(|found| found.allowed_capabilities.len()));
+            let all = Some(CAPABILITIES.len());
+            let is_new = envoy >= EnvoyVersion::V1_40;
+            assert_eq!(counts, if is_new { [None, all] } else { [all, None] }, "{envoy}");
+            assert_eq!(config(envoy), config(envoy));
+        }
     }
 }

@@ -16,6 +16,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation;
 use sidetrack_routing::{INTERNAL_HEADERS, ValidConfig};
 
+use super::envoy::EnvoyVersion;
 use super::filter::{FilterCode, discovered_filter};
 use super::log::access_logs;
 use super::proto::{address, any, flag, from_agent};
@@ -68,7 +69,7 @@ pub(super) fn routes(config: &ValidConfig, port: Port, baseline: &Baseline) -> R
 }
 
 /// The listener of `port`, which asks the agent for its routes and its filter's table.
-pub(super) fn listener(config: &ValidConfig, port: Port, code: &FilterCode) -> Listener {
+pub(super) fn listener(config: &ValidConfig, port: Port, code: &FilterCode, envoy: EnvoyVersion) -> Listener {
     let rds = Rds {
         config_source: Some(from_agent()),
         route_config_name: port.name().to_owned(),
@@ -77,27 +78,41 @@ pub(super) fn listener(config: &ValidConfig, port: Port, code: &FilterCode) -> L
         config,
         port,
         RouteSpecifier::Rds(rds),
-        discovered_filter(&config.routing, code),
+        discovered_filter(&config.routing, code, envoy),
+        envoy,
     )
 }
 
 /// The listener of `port` with its routes in it, and `filter`.
-pub(super) fn static_listener(config: &ValidConfig, port: Port, baseline: &Baseline, filter: HttpFilter) -> Listener {
+pub(super) fn static_listener(
+    config: &ValidConfig,
+    port: Port,
+    baseline: &Baseline,
+    filter: HttpFilter,
+    envoy: EnvoyVersion,
+) -> Listener {
     listener_with(
         config,
         port,
         RouteSpecifier::RouteConfig(routes(config, port, baseline)),
         filter,
+        envoy,
     )
 }
 
-fn listener_with(config: &ValidConfig, port: Port, routes: RouteSpecifier, filter: HttpFilter) -> Listener {
+fn listener_with(
+    config: &ValidConfig,
+    port: Port,
+    routes: RouteSpecifier,
+    filter: HttpFilter,
+    envoy: EnvoyVersion,
+) -> Listener {
     let connection_manager = HttpConnectionManager {
         stat_prefix: port.name().to_owned(),
         codec_type: port.codec().into(),
         route_specifier: Some(routes),
         http_filters: vec![filter, router()],
-        access_log: access_logs(&config.routing),
+        access_log: access_logs(&config.routing, envoy),
         early_header_mutation_extensions: vec![strip_internal_headers()],
         normalize_path: flag(true),
         merge_slashes: true,

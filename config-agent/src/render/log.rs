@@ -15,8 +15,9 @@ use envoy_types::pb::google::protobuf::{Any, Struct, Value};
 use prost::{Message, Name};
 use sidetrack_routing::ValidRouting;
 
+use super::envoy::EnvoyVersion;
 use super::filter::FILTER;
-use super::proto::number64;
+use super::proto::{any, number64};
 use super::route::present;
 
 /// What the filter calls the rule that matched, and why none did; see `filter/src/effects.rs`.
@@ -27,8 +28,8 @@ const REASON: &str = "%FILTER_STATE(wasm.sidetrack.reason:PLAIN)%";
 const ROLE: &str = "%UPSTREAM_METADATA(sidetrack:role)%";
 
 /// The loggers of a listener.
-pub(super) fn access_logs(routing: &ValidRouting) -> Vec<AccessLog> {
-    vec![requests(routing), outcomes(routing)]
+pub(super) fn access_logs(routing: &ValidRouting, envoy: EnvoyVersion) -> Vec<AccessLog> {
+    vec![requests(routing), outcomes(routing, envoy)]
 }
 
 /// The mark of the default target's endpoints.
@@ -88,7 +89,7 @@ fn with_field(name: &str, format: &str) -> StdoutAccessLog {
 }
 
 /// `sidetrack_requests_total{rule, role}` of requests with a key: with a rule and `role="baseline"`, those that fell back.
-fn outcomes(routing: &ValidRouting) -> AccessLog {
+fn outcomes(routing: &ValidRouting, envoy: EnvoyVersion) -> AccessLog {
     let tag = |name: &str, format: &str| Tag {
         name: name.to_owned(),
         value_format: format.to_owned(),
@@ -103,15 +104,9 @@ fn outcomes(routing: &ValidRouting) -> AccessLog {
         value_fixed: number64(1),
         ..Default::default()
     };
-    // The scope of Wasm's own metrics: it is printed without a prefix.
-    let scope = Scope {
-        prefix: "wasmcustom".to_owned(),
-        ..Default::default()
-    };
     let config = StatsLog {
-        stats_scope: Some(scope),
         counters: vec![counter],
-        ..Default::default()
+        ..without_prefix(envoy)
     };
     let keyed = HeaderFilter {
         header: Some(present(routing.route_key_header.as_str())),
@@ -121,7 +116,26 @@ fn outcomes(routing: &ValidRouting) -> AccessLog {
         filter: Some(AccessLogFilter {
             filter_specifier: Some(FilterSpecifier::HeaderFilter(keyed)),
         }),
-        config_type: Some(ConfigType::TypedConfig(super::proto::any(&config))),
+        config_type: Some(ConfigType::TypedConfig(any(&config))),
+    }
+}
+
+/// Statistics in the scope of Wasm's own, which are printed without a prefix.
+fn without_prefix(envoy: EnvoyVersion) -> StatsLog {
+    let prefix = "wasmcustom".to_owned();
+    if envoy < EnvoyVersion::V1_39 {
+        #[expect(deprecated, reason = "there is no other field yet")]
+        return StatsLog {
+            stat_prefix: prefix,
+            ..Default::default()
+        };
+    }
+    StatsLog {
+        stats_scope: Some(Scope {
+            prefix,
+            ..Default::default()
+        }),
+        ..Default::default()
     }
 }
 

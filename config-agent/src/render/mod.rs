@@ -1,21 +1,26 @@
 //! From a valid configuration to Envoy's.
 //!
 //! Every message here is Envoy's own type, so a field that doesn't exist doesn't compile. Why a field has the value it has
-//! is said in `envoy-config/bootstrap.yaml`, which a test holds equal to what this renders.
+//! is said in `envoy-config/bootstrap.yaml`, which a test holds equal to what this renders. What depends on the version of
+//! Envoy takes an [`EnvoyVersion`].
 
 mod bootstrap;
 mod cluster;
+mod envoy;
 mod filter;
 mod listener;
 mod log;
 mod proto;
 mod route;
 mod snapshot;
+mod snapshots;
 mod yaml;
 
 pub use bootstrap::{dynamic_bootstrap, static_bootstrap, whole_bootstrap};
 pub use cluster::targets;
+pub use envoy::{EnvoyVersion, InvalidEnvoyVersion};
 pub use filter::FilterCode;
 pub(crate) use snapshot::version;
 pub use snapshot::{Resource, ResourceSet, ResourceType, Snapshot};
+pub use snapshots::Snapshots;
 pub use yaml::to_yaml;

@@ -15,6 +15,7 @@ use sidetrack_routing::ValidConfig;
 use twox_hash::XxHash64;
 
 use super::cluster::{baseline, cluster, discovered_endpoints, fallback_cluster, falling_back, targets};
+use super::envoy::EnvoyVersion;
 use super::filter::{FILTER, FilterCode, filter_config};
 use super::listener::{Port, listener, routes};
 use super::proto::any;
@@ -50,12 +51,10 @@ pub struct Resource {
     pub has_endpoints: bool,
 }
 
-/// A whole, consistent configuration of Envoy: whatever is named in it is in it.
+/// A whole, consistent configuration of Envoys of one version: whatever is named in it is in it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    version: String,
     resources: [ResourceSet; ResourceType::ALL.len()],
-    rules: usize,
 }
 
 impl ResourceType {
@@ -98,8 +97,8 @@ impl fmt::Display for ResourceType {
 }
 
 impl Snapshot {
-    /// Renders `config` for Envoys that find the filter's code at `code`.
-    pub fn render(config: &ValidConfig, code: &FilterCode) -> Self {
+    /// Renders `config` for Envoys of the version `envoy` that find the filter's code at `code`.
+    pub fn render(config: &ValidConfig, code: &FilterCode, envoy: EnvoyVersion) -> Self {
         let baseline = baseline(config);
         let targets = targets(config);
         let clusters = targets.iter().map(|target| Resource {
@@ -112,9 +111,9 @@ impl Snapshot {
         let endpoints = targets.iter().filter_map(|target| {
             discovered_endpoints(config, target).map(|endpoints| Resource::new(target.to_string(), &endpoints))
         });
-        let listeners = Port::ALL.map(|port| listener(config, port, code));
+        let listeners = Port::ALL.map(|port| listener(config, port, code, envoy));
         let routes = Port::ALL.map(|port| routes(config, port, &baseline));
-        let filter = Resource::new(FILTER.to_owned(), &filter_config(&config.routing, code));
+        let filter = Resource::new(FILTER.to_owned(), &filter_config(&config.routing, code, envoy));
         let resources = [
             set(clusters.chain(falling_back)),
             set(endpoints),
@@ -124,27 +123,18 @@ impl Snapshot {
             set(routes.iter().map(|routes| Resource::new(routes.name.clone(), routes))),
             set([filter]),
         ];
-        let hashes = resources.iter().map(|set| set.values().map(|resource| resource.hash));
-        Self {
-            version: version(hashes.flatten()),
-            resources,
-            rules: config.routing.rules.len(),
-        }
+        Self { resources }
     }
 
-    /// The hash of the content, as 16 hexadecimal digits: equal configurations have equal versions everywhere.
-    pub fn version(&self) -> &str {
-        &self.version
+    /// The hash of the content.
+    pub(super) fn version(&self) -> String {
+        let hashes = self.resources.iter().flat_map(ResourceSet::values);
+        version(hashes.map(|resource| resource.hash))
     }
 
     /// The resources of `kind`.
     pub fn resources(&self, kind: ResourceType) -> &ResourceSet {
         &self.resources[kind as usize]
-    }
-
-    /// How many rules the table has.
-    pub fn rules(&self) -> usize {
-        self.rules
     }
 }
 
@@ -188,7 +178,7 @@ mod tests {
 
     fn snapshot(config: serde_json::Value) -> Snapshot {
         let config = decode(&config, validate).unwrap();
-        Snapshot::render(&config, &FilterCode::file("/filter.wasm".into()))
+        Snapshot::render(&config, &FilterCode::file("/filter.wasm".into()), EnvoyVersion::NEWEST)
     }
 
     fn sample(target: &str) -> serde_json::Value {

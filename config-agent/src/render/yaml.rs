@@ -93,7 +93,7 @@ mod tests {
     use std::path::Path;
 
     use crate::config;
-    use crate::render::{FilterCode, static_bootstrap};
+    use crate::render::{EnvoyVersion, FilterCode, static_bootstrap};
 
     use super::*;
 
@@ -102,7 +102,7 @@ mod tests {
         let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy-config"));
         let demo = config::load(&directory.join("demo.yaml")).unwrap().config;
         let code = FilterCode::file("/etc/sidetrack/sidetrack_filter.wasm".into());
-        let rendered = to_yaml(&static_bootstrap(&demo, "sidetrack", &code)).unwrap();
+        let rendered = to_yaml(&static_bootstrap(&demo, "sidetrack", &code, EnvoyVersion::NEWEST)).unwrap();
         let explained = std::fs::read_to_string(directory.join("bootstrap.yaml")).unwrap();
         let value = |text: &str| config::yaml::parse(text).ok().unwrap().value;
         let (rendered, explained) = (value(&rendered), value(&explained));

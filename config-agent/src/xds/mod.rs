@@ -1,5 +1,6 @@
 //! The discovery service: pushes snapshots to Envoys, in an order that never names what isn't there.
 
+mod node;
 mod proxies;
 mod server;
 mod stream;

@@ -12,7 +12,9 @@ use serde::Serialize;
 pub struct Proxy {
     /// Its node id.
     pub node: String,
-    /// The version of the snapshot that it has accepted as a whole, the last one.
+    /// Which release of Envoy it is, if it says so.
+    pub release: Option<String>,
+    /// The version of the configuration that it has accepted as a whole, the last one.
     pub in_force: Option<String>,
     /// Why it refuses the newest snapshot, if it does.
     pub nack: Option<Nack>,
@@ -22,7 +24,7 @@ pub struct Proxy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Nack {
-    /// The version of the snapshot it was a part of.
+    /// The version of the configuration it was a part of.
     pub version: String,
     /// The type of the resources: CDS, EDS, LDS, RDS, ECDS.
     pub resources: String,
@@ -50,12 +52,13 @@ impl Proxies {
         self.lock().values().cloned().collect()
     }
 
-    pub(super) fn enter(&self, node: String) -> Entry {
+    pub(super) fn enter(&self, node: String, release: Option<String>) -> Entry {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(
             id,
             Proxy {
                 node,
+                release,
                 ..Proxy::default()
             },
         );

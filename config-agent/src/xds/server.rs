@@ -15,9 +15,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
+use super::node::Node;
 use super::proxies::{Entry, Nack, Proxies};
 use super::stream::{Push, Request, Standing, Stream};
-use crate::render::{ResourceType, Snapshot};
+use crate::render::{EnvoyVersion, ResourceType, Snapshots};
 
 /// A table of 100,000 rules has some 10 MB.
 const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
@@ -25,13 +26,13 @@ const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 /// The aggregated discovery service, state of the world.
 #[derive(Debug)]
 pub struct Ads {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    snapshots: watch::Receiver<Arc<Snapshots>>,
     proxies: Proxies,
 }
 
 impl Ads {
     /// A service that pushes what comes from `snapshots` and notes in `proxies` who has it.
-    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, proxies: Proxies) -> AggregatedDiscoveryServiceServer<Self> {
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshots>>, proxies: Proxies) -> AggregatedDiscoveryServiceServer<Self> {
         AggregatedDiscoveryServiceServer::new(Self { snapshots, proxies }).max_encoding_message_size(MAX_RESPONSE_BYTES)
     }
 }
@@ -73,27 +74,37 @@ impl AggregatedDiscoveryService for Ads {
 struct Connection {
     requests: Streaming<DiscoveryRequest>,
     responses: mpsc::Sender<Result<DiscoveryResponse, Status>>,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    snapshots: watch::Receiver<Arc<Snapshots>>,
     proxies: Proxies,
 }
 
 impl Connection {
     async fn run(mut self) {
-        let Ok(Some(first)) = self.requests.message().await else {
+        let Ok(Some(mut first)) = self.requests.message().await else {
             return;
         };
-        let node = first.node.as_ref().map(|node| node.id.clone()).unwrap_or_default();
-        let entry = self.proxies.enter(node.clone());
-        info!(node, "Envoy connected");
-        let reason = self.serve(first, &node, &entry).await;
+        let node = Node::new(first.node.take());
+        let envoy = match node.envoy() {
+            Ok(envoy) => envoy,
+            Err(error) => {
+                warn!(node = node.id, %error, "Envoy refused");
+                let refusal = Status::failed_precondition(error.to_string());
+                let _ = self.responses.send(Err(refusal)).await;
+                return;
+            }
+        };
+        let Node { id: node, release } = node;
+        info!(node, release, "Envoy connected");
+        let entry = self.proxies.enter(node.clone(), release);
+        let reason = self.serve(first, &node, envoy, &entry).await;
         info!(node, reason, "Envoy disconnected");
     }
 
-    async fn serve(&mut self, first: DiscoveryRequest, node: &str, entry: &Entry) -> &'static str {
+    async fn serve(&mut self, first: DiscoveryRequest, node: &str, envoy: EnvoyVersion, entry: &Entry) -> &'static str {
         let mut stream = Stream::default();
-        let snapshot = self.snapshots.borrow_and_update().clone();
-        let mut version = snapshot.version().to_owned();
-        let mut push = stream.snapshot(snapshot);
+        let snapshots = self.snapshots.borrow_and_update().clone();
+        let mut version = snapshots.version().to_owned();
+        let mut push = stream.snapshot(snapshots.of(envoy));
         let mut request = Some(first);
         loop {
             if let Some(request) = request.take() {
@@ -116,9 +127,9 @@ impl Connection {
                     if changed.is_err() {
                         return "the agent stops";
                     }
-                    let snapshot = self.snapshots.borrow_and_update().clone();
-                    version = snapshot.version().to_owned();
-                    push = stream.snapshot(snapshot);
+                    let snapshots = self.snapshots.borrow_and_update().clone();
+                    version = snapshots.version().to_owned();
+                    push = stream.snapshot(snapshots.of(envoy));
                 }
             }
         }

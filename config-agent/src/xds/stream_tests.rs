@@ -6,7 +6,7 @@ use serde_json::json;
 use sidetrack_routing::{decode, validate};
 
 use super::*;
-use crate::render::FilterCode;
+use crate::render::{EnvoyVersion, FilterCode};
 
 /// Renders a configuration whose rules' targets are `targets`; those that begin with an `e` list endpoints.
 fn snapshot(targets: &[&str]) -> Arc<Snapshot> {
@@ -29,7 +29,8 @@ fn config(targets: &[&str], change: impl FnOnce(&mut serde_json::Value)) -> Arc<
     let mut config = json!({"routing": {"defaultTarget": "default", "rules": rules}, "services": services});
     change(&mut config);
     let config = decode(&config, validate).unwrap();
-    Arc::new(Snapshot::render(&config, &FilterCode::file("/filter.wasm".into())))
+    let code = FilterCode::file("/filter.wasm".into());
+    Arc::new(Snapshot::render(&config, &code, EnvoyVersion::NEWEST))
 }
 
 /// An Envoy and the agent's side of its stream.
