@@ -59,7 +59,7 @@ pub async fn run(
 
     let mut reopen_logs = signal(SignalKind::user_defined1())?;
     let mut agent = std::pin::pin!(agent.run(std::future::pending()));
-    let mut announced = std::pin::pin!(announce(status, admin, &config));
+    let mut announced = std::pin::pin!(announce(status.clone(), admin, &config));
     let mut is_announced = false;
     let ended = loop {
         tokio::select! {
@@ -74,7 +74,8 @@ pub async fn run(
         }
     };
     info!("stopping");
-    envoy.stop(shutdown()).await;
+    let drain_time = status.config().server.drain_time;
+    envoy.stop(drain_time, shutdown()).await;
     ended
 }
 
