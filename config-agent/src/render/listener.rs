@@ -140,7 +140,7 @@ fn listener_with(
     }
 }
 
-fn router() -> HttpFilter {
+pub(super) fn router() -> HttpFilter {
     HttpFilter {
         name: "envoy.filters.http.router".to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(any(&Router {

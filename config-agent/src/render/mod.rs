@@ -10,6 +10,7 @@ mod envoy;
 mod filter;
 mod listener;
 mod log;
+mod metrics;
 mod proto;
 mod route;
 mod snapshot;

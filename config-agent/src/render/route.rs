@@ -44,6 +44,9 @@ const TARGET_RETRIES: u32 = 3;
 /// How often Envoy looks for an endpoint that wasn't tried yet.
 const HOST_SELECTIONS: i64 = 3;
 
+/// Says in an answer of Envoy's own why there is no other. A target's isn't passed on: metrics count by it.
+const ERROR_HEADER: &str = "x-route-error";
+
 /// The clusters of the default targets, and their weights.
 pub(super) type Baseline = Vec<(String, u32)>;
 
@@ -96,6 +99,7 @@ pub(super) fn route_configuration(
         name: name.to_owned(),
         virtual_hosts: vec![host],
         request_headers_to_remove: INTERNAL_HEADERS.map(str::to_owned).to_vec(),
+        response_headers_to_remove: vec![ERROR_HEADER.to_owned()],
         ..Default::default()
     }
 }
@@ -265,7 +269,7 @@ fn containing(name: &str, part: &str) -> HeaderMatcher {
     string_match(name, MatchPattern::Contains(part.to_owned()))
 }
 
-fn matching_regex(name: &str, regex: String) -> HeaderMatcher {
+pub(super) fn matching_regex(name: &str, regex: String) -> HeaderMatcher {
     string_match(
         name,
         MatchPattern::SafeRegex(RegexMatcher {
@@ -275,7 +279,7 @@ fn matching_regex(name: &str, regex: String) -> HeaderMatcher {
     )
 }
 
-fn string_match(name: &str, pattern: MatchPattern) -> HeaderMatcher {
+pub(super) fn string_match(name: &str, pattern: MatchPattern) -> HeaderMatcher {
     let matcher = StringMatcher {
         match_pattern: Some(pattern),
         ..Default::default()

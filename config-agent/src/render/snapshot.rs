@@ -18,6 +18,7 @@ use super::cluster::{baseline, cluster, discovered_endpoints, fallback_cluster, 
 use super::envoy::EnvoyVersion;
 use super::filter::{FILTER, FilterCode, filter_config};
 use super::listener::{Port, listener, routes};
+use super::metrics::metrics_listener;
 use super::proto::any;
 
 /// The types of resources, in the order they are pushed: what is named comes before what names it.
@@ -119,6 +120,7 @@ impl Snapshot {
             set(endpoints),
             set(listeners
                 .iter()
+                .chain([&metrics_listener(&config.server)])
                 .map(|listener| Resource::new(listener.name.clone(), listener))),
             set(routes.iter().map(|routes| Resource::new(routes.name.clone(), routes))),
             set([filter]),
