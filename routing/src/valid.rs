@@ -129,6 +129,8 @@ pub enum KeySource {
 pub struct ValidRule {
     /// For metrics and explanations. Unique unless the configuration gives it twice.
     pub name: String,
+    /// Whether the configuration gave it that name; otherwise it is derived.
+    pub is_named: bool,
     /// The key it is for.
     pub route_key: RouteKey,
     /// Where its requests go: at least one target, their weights' sum isn't 0.
