@@ -256,16 +256,14 @@ async fn serve(connection: TcpStream, state: Arc<State>) {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().max_headers(MAX_HEADERS);
     server.http2().max_header_list_size(MAX_HEADER_BYTES);
-    let server = match state.speaks {
-        None => server,
-        Some(Protocol::Http1) => server.http1_only(),
-        Some(Protocol::Http2) => server.http2_only(),
-    };
     let _ = connection.set_nodelay(true);
+    let connection = TokioIo::new(connection);
     // How a connection ends is the client's affair.
-    let _ = server
-        .serve_connection_with_upgrades(TokioIo::new(connection), answer)
-        .await;
+    let _ = match state.speaks {
+        None => server.serve_connection_with_upgrades(connection, answer).await,
+        Some(Protocol::Http1) => server.http1_only().serve_connection(connection, answer).await,
+        Some(Protocol::Http2) => server.http2_only().serve_connection(connection, answer).await,
+    };
 }
 
 /// One more, until it is dropped.

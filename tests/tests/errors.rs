@@ -65,17 +65,16 @@ const TROUBLES: [Trouble; 10] = [
 /// The targets' processes and ports.
 struct Targets {
     services: Services,
-    _closing: RawServer,
-    _babbling: RawServer,
+    _others: [RawServer; 3],
     _silent: SilentPort,
 }
 
 async fn start() -> Targets {
     let mut services = Services::start(&["baseline", "full", "slow"]).await;
-    services.start_speaking("http1-only", Some(Protocol::Http1)).await;
     services.start_speaking("http2-only", Some(Protocol::Http2)).await;
     let closing = RawServer::start(b"").await;
     let babbling = RawServer::start(b"what do you want?\r\n\r\n").await;
+    let http1 = RawServer::start(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
     let silent = SilentPort::take().await;
     let (refusing, unwell) = (free_port(), free_port());
     for Trouble { target, fields, .. } in &TROUBLES {
@@ -85,6 +84,7 @@ async fn start() -> Targets {
             "silent" => silent.port(),
             "closing" | "closing-reset" => closing.port(),
             "babbling" => babbling.port(),
+            "http1-only" => http1.port(),
             server => services.server(server).address().port(),
         };
         services.configure_at(target, vec![([127, 0, 0, 1], port).into()], fields);
@@ -93,8 +93,7 @@ async fn start() -> Targets {
     services.server("slow").behave(Behaviour::Hang);
     Targets {
         services,
-        _closing: closing,
-        _babbling: babbling,
+        _others: [closing, babbling, http1],
         _silent: silent,
     }
 }
