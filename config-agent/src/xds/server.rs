@@ -187,3 +187,7 @@ fn response(push: Push) -> DiscoveryResponse {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;
