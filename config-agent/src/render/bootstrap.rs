@@ -1,6 +1,5 @@
 //! What Envoy is started with.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
@@ -24,15 +23,15 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
     ExplicitHttpConfig, UpstreamProtocolOptions,
 };
 use prost::Name;
-use sidetrack_routing::ValidConfig;
+use sidetrack_routing::{Target, ValidConfig};
 
-use super::cluster::{
-    baseline, fallback_cluster, falling_back, static_baseline, static_baseline_clusters, static_cluster, targets,
-};
+use super::cluster::{aggregate_clusters, static_baseline_clusters, static_cluster, static_names, targets};
 use super::envoy::EnvoyVersion;
 use super::filter::{FilterCode, discovered_filter, static_filter};
 use super::listener::{Port, static_listener};
-use super::proto::{address, any, duration, from_agent};
+use super::metrics::{admin_cluster, metrics_listener, stats_config};
+use super::proto::{address, any, duration, from_agent, loopback};
+use super::tracing::collector;
 
 /// How long an Envoy that can do without the agent waits for it when it starts.
 const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -48,7 +47,7 @@ const AGENT: &str = "sidetrack-agent";
 pub fn dynamic_bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
     Bootstrap {
         static_resources: Some(StaticResources {
-            clusters: vec![agent_cluster(config)],
+            clusters: vec![agent_cluster(config), admin_cluster(&config.server)],
             ..Default::default()
         }),
         dynamic_resources: Some(DynamicResources {
@@ -63,13 +62,18 @@ pub fn dynamic_bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
 /// baseline are in it. Targets and rules come from the agent; a change of anything else needs a new bootstrap.
 pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, envoy: EnvoyVersion) -> Bootstrap {
     let filter = discovered_filter(&config.routing, code, envoy);
-    let baseline = static_baseline(config);
-    let listeners = Port::ALL.map(|port| static_listener(config, port, &baseline, filter.clone(), envoy));
+    let names = static_names(config);
+    let name = |target: &Target| names.get(target).cloned().unwrap_or_else(|| target.to_string());
+    let listeners = Port::ALL.map(|port| static_listener(config, port, &name, filter.clone(), envoy));
     let mut clusters = static_baseline_clusters(config);
-    clusters.push(agent_cluster(config));
+    clusters.extend([agent_cluster(config), admin_cluster(&config.server)]);
+    clusters.extend(config.tracing.iter().map(collector));
     Bootstrap {
         static_resources: Some(StaticResources {
-            listeners: listeners.to_vec(),
+            listeners: listeners
+                .into_iter()
+                .chain([metrics_listener(&config.server)])
+                .collect(),
             clusters,
             ..Default::default()
         }),
@@ -87,18 +91,21 @@ pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, 
 /// Everything in one, for an Envoy that has no agent. A change needs a new one.
 pub fn whole_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, envoy: EnvoyVersion) -> Bootstrap {
     let filter = static_filter(&config.routing, code, envoy);
-    let baseline = baseline(config);
-    let listeners = Port::ALL.map(|port| static_listener(config, port, &baseline, filter.clone(), envoy));
+    let listeners = Port::ALL.map(|port| static_listener(config, port, &ToString::to_string, filter.clone(), envoy));
     let own = targets(config)
         .into_iter()
         .map(|target| static_cluster(config, target.to_string(), target));
-    let falling_back = falling_back(config)
-        .into_iter()
-        .map(|target| fallback_cluster(config, target));
-    let clusters = own.chain(falling_back).collect();
+    let clusters = own
+        .chain(aggregate_clusters(config))
+        .chain(config.tracing.iter().map(collector))
+        .chain([admin_cluster(&config.server)])
+        .collect();
     Bootstrap {
         static_resources: Some(StaticResources {
-            listeners: listeners.to_vec(),
+            listeners: listeners
+                .into_iter()
+                .chain([metrics_listener(&config.server)])
+                .collect(),
             clusters,
             ..Default::default()
         }),
@@ -107,7 +114,6 @@ pub fn whole_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, e
 }
 
 fn bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let connections = DownstreamConnectionsConfig {
         max_active_downstream_connections: MAX_CONNECTIONS,
     };
@@ -119,13 +125,14 @@ fn bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
             }],
             ..Default::default()
         }),
+        stats_config: Some(stats_config()),
         node: Some(Node {
             id: node_id.to_owned(),
             cluster: "sidetrack".to_owned(),
             ..Default::default()
         }),
         admin: Some(Admin {
-            address: Some(address(loopback, config.server.admin_port)),
+            address: Some(address(loopback(), config.server.admin_port)),
             ..Default::default()
         }),
         ..Default::default()
@@ -164,11 +171,7 @@ fn dynamic_resources() -> DynamicResources {
 fn agent_cluster(config: &ValidConfig) -> Cluster {
     // Where the agent binds every address, this machine's own is as good as any.
     let ip = config.agent.bind_address;
-    let ip = if ip.is_unspecified() {
-        IpAddr::V4(Ipv4Addr::LOCALHOST)
-    } else {
-        ip
-    };
+    let ip = if ip.is_unspecified() { loopback() } else { ip };
     let endpoint = Endpoint {
         address: Some(address(ip, config.agent.xds_port)),
         ..Default::default()

@@ -10,6 +10,9 @@ use crate::problem::Path;
 use crate::valid::{Sticky, ValidMirror, ValidRule, WeightedTarget};
 use crate::wire::{self, Fallback, ValueMatcher};
 
+/// What metrics call the requests that no rule routes.
+const BASELINE: &str = "baseline";
+
 impl Check {
     pub(super) fn rules(&mut self, rules: &[wire::Rule], path: &Path) -> Vec<ValidRule> {
         let given = rules.iter().filter_map(|rule| rule.name.clone());
@@ -18,6 +21,9 @@ impl Check {
             let valid = |name: &String| (1..=128).contains(&name.len()) && !name.chars().any(char::is_control);
             if !rule.name.as_ref().is_none_or(valid) {
                 let message = "must be 1 to 128 characters without control characters";
+                self.problem(path.index(index).key("name"), message);
+            } else if rule.name.as_deref() == Some(BASELINE) {
+                let message = "must not be `baseline`: metrics call so what no rule routes";
                 self.problem(path.index(index).key("name"), message);
             }
         }
@@ -57,6 +63,7 @@ impl Check {
         };
         Some(ValidRule {
             name,
+            is_named: rule.name.is_some(),
             route_key,
             targets,
             sticky_by,
@@ -68,6 +75,7 @@ impl Check {
             additional_headers,
             remove_headers,
             falls_back: rule.fallback == Fallback::Baseline,
+            host_baseline: None,
             mirror,
             expires_at,
         })
@@ -298,11 +306,16 @@ impl Check {
 
     fn mirror(&mut self, mirror: &wire::Mirror, path: &Path) -> Option<ValidMirror> {
         let target = self.ok(path.key("service"), Target::parse(&mirror.service));
-        if !(0.0..=100.0).contains(&mirror.percent) {
-            self.problem(
-                path.key("percent"),
-                format!("is {}, must be a number from 0 to 100", mirror.percent),
-            );
+        let per_million = self.per_million(mirror.percent, path.key("percent"))?;
+        Some(ValidMirror {
+            target: target?,
+            per_million,
+        })
+    }
+
+    pub(super) fn per_million(&mut self, percent: f64, path: Path) -> Option<u32> {
+        if !(0.0..=100.0).contains(&percent) {
+            self.problem(path, format!("is {percent}, must be a number from 0 to 100"));
             return None;
         }
         #[allow(
@@ -310,11 +323,7 @@ impl Check {
             clippy::cast_sign_loss,
             reason = "it is between 0 and 1,000,000"
         )]
-        let per_million = (mirror.percent * 10_000.0).round() as u32;
-        Some(ValidMirror {
-            target: target?,
-            per_million,
-        })
+        Some((percent * 10_000.0).round() as u32)
     }
 
     fn time(&mut self, text: &str, path: Path) -> Option<u64> {
