@@ -70,6 +70,42 @@ async fn check(version: &str) {
     assert_understands(&ports).await;
 }
 
+/// Nothing that can be configured has a form that this version refuses, ignores or wants no more.
+async fn check_every_setting(version: &str) {
+    let envoy = artifacts::envoy_of(version);
+    let ports = Ports::free();
+    let Ports {
+        http,
+        grpc,
+        metrics,
+        admin,
+        api,
+        xds,
+    } = ports;
+    let config = ConfigFile::new(&format!(
+        "server: {{httpPort: {http}, grpcPort: {grpc}, metricsPort: {metrics}, adminPort: {admin}, mode: gateway}}\n\
+         agent: {{apiPort: {api}, xdsPort: {xds}}}\n\
+         {}",
+        include_str!("../configs/everything.yaml")
+    ));
+    for arguments in [&[] as &[&str], &["--bootstrap"]] {
+        let rendered = config.path().with_file_name("envoy.yaml");
+        fs::write(&rendered, render_for(&envoy, &config.path(), arguments)).unwrap();
+        let mut command = Command::new(&envoy);
+        command
+            .args(["--mode", "validate", "--log-level", "warning", "-c"])
+            .arg(&rendered);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && !said.contains("eprecated"),
+            "{arguments:?}: {said}"
+        );
+    }
+    let _sidetrack = Sidetrack::up_on(&envoy, &config.path(), &ports).await;
+    assert_understands(&ports).await;
+}
+
 async fn assert_serves(ports: &Ports) {
     for (protocol, port) in [(Protocol::Http1, ports.http), (Protocol::Http2, ports.grpc)] {
         let mut client = Client::new(protocol, port);
@@ -127,21 +163,25 @@ async fn ready(ports: &Ports) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_1_37() {
     check("1.37").await;
+    check_every_setting("1.37").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_1_38() {
     check("1.38").await;
+    check_every_setting("1.38").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_1_39() {
     check("1.39").await;
+    check_every_setting("1.39").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_1_40() {
     check("1.40").await;
+    check_every_setting("1.40").await;
 }
 
 #[test]

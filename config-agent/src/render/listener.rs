@@ -101,7 +101,8 @@ pub(super) fn listener(config: &ValidConfig, port: Port, code: &FilterCode, envo
     )
 }
 
-/// The listener of `port` with its routes in it, and `filter`.
+/// The listener of `port` with its routes in it, and `filter`. Envoy isn't to look whether their clusters are there: those
+/// of mirrors may come from the agent.
 pub(super) fn static_listener(
     config: &ValidConfig,
     port: Port,
@@ -109,10 +110,14 @@ pub(super) fn static_listener(
     filter: HttpFilter,
     envoy: EnvoyVersion,
 ) -> Listener {
+    let routes = RouteConfiguration {
+        validate_clusters: flag(false),
+        ..routes(config, port, cluster_name)
+    };
     listener_with(
         config,
         port,
-        RouteSpecifier::RouteConfig(routes(config, port, cluster_name)),
+        RouteSpecifier::RouteConfig(routes),
         filter,
         Certificate::FromFiles,
         envoy,
