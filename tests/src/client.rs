@@ -1,12 +1,15 @@
 //! A client that keeps one connection.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{HOST, HeaderName, HeaderValue};
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Response, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -15,6 +18,9 @@ use crate::Echo;
 
 /// A request; its URI is the path.
 pub type Request = http::Request<Full<Bytes>>;
+
+/// The body of a request that is sent piece by piece.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +39,8 @@ pub struct Client {
 }
 
 enum Connection {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
 }
 
 /// The response to a request, whole.
@@ -46,6 +52,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The response's body.
     pub body: Bytes,
+    /// The response's trailers.
+    pub trailers: HeaderMap,
 }
 
 /// A GET request with these headers.
@@ -78,29 +86,40 @@ impl Client {
     ///
     /// # Errors
     /// If there is no whole response.
-    pub async fn send(&mut self, mut request: Request) -> anyhow::Result<Answer> {
+    pub async fn send(&mut self, request: Request) -> anyhow::Result<Answer> {
+        let response = self.begin(request.map(BodyExt::boxed_unsync)).await?;
+        Answer::read(response).await
+    }
+
+    /// Sends a request until its response begins; the rest of its body meanwhile.
+    ///
+    /// # Errors
+    /// If there is no response.
+    pub async fn begin(&mut self, mut request: http::Request<Body>) -> anyhow::Result<Response<Incoming>> {
         let authority = self.address.to_string();
-        let response = match self.open_connection().await? {
+        Ok(match self.open_connection().await? {
             Connection::Http1(connection) => {
                 request
                     .headers_mut()
                     .entry(HOST)
                     .or_insert(HeaderValue::try_from(authority)?);
-                connection.send_request(request).await
+                connection.send_request(request).await?
             }
             Connection::Http2(connection) => {
                 let path = request.uri().path_and_query().context("a request has a path")?.clone();
                 let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path);
                 *request.uri_mut() = uri.build()?;
-                connection.send_request(request).await
+                connection.send_request(request).await?
             }
-        };
-        let (head, body) = response?.into_parts();
-        Ok(Answer {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body: body.collect().await?.to_bytes(),
         })
+    }
+
+    /// Opens a connection if none is open.
+    ///
+    /// # Errors
+    /// If none can be opened.
+    pub async fn connect(&mut self) -> anyhow::Result<()> {
+        self.open_connection().await.map(drop)
     }
 
     /// Sends a GET request with these headers.
@@ -155,6 +174,21 @@ impl Connection {
 }
 
 impl Answer {
+    /// Reads the rest of a response.
+    ///
+    /// # Errors
+    /// If it breaks off.
+    pub async fn read(response: Response<Incoming>) -> anyhow::Result<Self> {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?;
+        Ok(Self {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            trailers: body.trailers().cloned().unwrap_or_default(),
+            body: body.to_bytes(),
+        })
+    }
+
     /// What an echo server saw of the request.
     ///
     /// # Panics
@@ -173,6 +207,12 @@ impl Answer {
             Ok(echo) if self.status == 200 => echo.service,
             _ => self.status.to_string(),
         }
+    }
+
+    /// The first value of the header `name`, as text; empty if there is none.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default()
     }
 
     /// The body as text.

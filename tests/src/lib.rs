@@ -19,14 +19,14 @@ mod running;
 mod stats;
 mod traffic;
 
-pub use client::{Answer, Client, Protocol, Request, get};
+pub use client::{Answer, Body, Client, Protocol, Request, get};
 pub use config::{ConfigFile, Services, config_text};
-pub use echo::{Echo, EchoServer, MAX_DELAY};
+pub use echo::{Behaviour, Echo, EchoServer, MAX_DELAY};
 pub use poll::{PATIENCE, poll_until};
 pub use ports::{FixedPorts, Ports, free_port};
 pub use process::Process;
-pub use raw::RawConnection;
+pub use raw::{RawConnection, RawServer, SilentPort};
 pub use running::{Agent, Envoy, Sidetrack, render, render_for, sidetrack};
 pub use rustix::process::Signal;
 pub use stats::Stats;
-pub use traffic::{Outcome, Traffic};
+pub use traffic::{Outcome, Traffic, until_served_by};

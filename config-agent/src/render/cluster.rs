@@ -18,7 +18,7 @@ use prost::Name;
 use sidetrack_routing::wire::LoadBalancer;
 use sidetrack_routing::{Host, Target, ValidConfig, ValidUpstream};
 
-use super::log::baseline_metadata;
+use super::log::{baseline_metadata, target_metadata};
 use super::proto::{any, duration, flag, from_agent, number, target_address};
 use super::upstream::{HttpOptions, health_checks, http_protocol_options, upstream_tls};
 
@@ -109,6 +109,7 @@ fn aggregate_cluster(config: &ValidConfig, name: String, target: &Target, fallba
     };
     Cluster {
         name,
+        metadata: Some(target_metadata(target)),
         connect_timeout: duration(upstream.connect_timeout),
         circuit_breakers: Some(CircuitBreakers {
             thresholds: vec![limits],
@@ -181,6 +182,7 @@ fn bare_cluster(config: &ValidConfig, name: String, target: &Target) -> Cluster 
     let healthy_panic_threshold = (!is_baseline).then(Percent::default);
     Cluster {
         name,
+        metadata: Some(target_metadata(target)),
         connect_timeout: duration(upstream.connect_timeout),
         lb_policy: lb_policy(upstream.load_balancer).into(),
         circuit_breakers: Some(circuit_breakers(upstream)),
