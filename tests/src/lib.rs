@@ -17,6 +17,7 @@ mod process;
 mod raw;
 mod running;
 mod stats;
+mod tls;
 mod traffic;
 
 pub use client::{Answer, Body, Client, Protocol, Request, get};
@@ -27,6 +28,7 @@ pub use ports::{FixedPorts, Ports, free_port};
 pub use process::Process;
 pub use raw::{RawConnection, RawServer, SilentPort};
 pub use running::{Agent, Envoy, Sidetrack, render, render_for, sidetrack};
-pub use rustix::process::Signal;
+pub use rustix::process::{Pid, Signal};
 pub use stats::Stats;
+pub use tls::{Authority, Handshake, Identity, TlsServer, Trust};
 pub use traffic::{Outcome, Traffic, until_served_by};
