@@ -1,5 +1,6 @@
 //! How the agent is doing: what is in force, what was rejected, and who has what.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,6 +38,8 @@ pub struct Report {
     pub rejected: Vec<String>,
     /// The connected Envoys.
     pub proxies: Vec<Proxy>,
+    /// The node ids of those that were turned away, each with the reason.
+    pub refused: BTreeMap<String, String>,
 }
 
 impl Status {
@@ -66,6 +69,12 @@ impl Status {
         }
     }
 
+    /// Why the agent has turned its own Envoy away, if it has.
+    pub fn own_envoy_refused(&self) -> Option<String> {
+        let own = self.own_envoy.as_ref()?;
+        self.proxies.refused().remove(&own.node)
+    }
+
     /// The state now.
     pub fn report(&self) -> Report {
         let (version, rules) = {
@@ -79,6 +88,7 @@ impl Status {
             version,
             rules,
             proxies,
+            refused: self.proxies.refused(),
         }
     }
 

@@ -1,24 +1,26 @@
 //! A cluster for each target, and the endpoints of those that list them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
+use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
 use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig;
 use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf::Any;
 use prost::Name;
 use sidetrack_routing::wire::LoadBalancer;
 use sidetrack_routing::{Host, Target, ValidConfig, ValidUpstream};
 
 use super::log::baseline_metadata;
 use super::proto::{any, duration, flag, from_agent, number, target_address};
-use super::upstream::{health_checks, http_protocol_options, transport_socket};
+use super::upstream::{HttpOptions, health_checks, http_protocol_options, upstream_tls};
 
 /// The baseline's clusters in a bootstrap that must work without the agent begin with this. No target has such a name.
 const STATIC_BASELINE: &str = "baseline";
@@ -43,13 +45,8 @@ fn baselines(config: &ValidConfig) -> impl Iterator<Item = &Target> {
     defaults.chain(routing.hosts.values())
 }
 
-/// The name of a baseline's cluster.
-pub(super) type BaselineNames<'c> = dyn Fn(&Target) -> String + 'c;
-
-/// The name of a cluster that the agent sends.
-pub(super) fn own_name(target: &Target) -> String {
-    target.to_string()
-}
+/// How the cluster of a baseline is called.
+pub(super) type ClusterName<'c> = dyn Fn(&Target) -> String + 'c;
 
 /// The names of the baselines' clusters in a bootstrap: `baseline`, and of further ones with a number after it.
 pub(super) fn static_names(config: &ValidConfig) -> BTreeMap<&Target, String> {
@@ -158,25 +155,21 @@ pub(super) fn static_baseline_clusters(config: &ValidConfig) -> Vec<Cluster> {
 
 /// The cluster `name` for `target`, with its endpoints in it.
 pub(super) fn static_cluster(config: &ValidConfig, name: String, target: &Target) -> Cluster {
-    let by_name = endpoints(config, target)
-        .iter()
-        .any(|endpoint| matches!(endpoint.host(), Host::Name(_)));
+    let metadata = config.routing.is_baseline(target).then(baseline_metadata);
+    let cluster = bare_cluster(config, name, target);
+    with_endpoints(cluster, endpoints(config, target), metadata)
+}
+
+/// The cluster `name` with one endpoint, for what belongs to Sidetrack itself.
+pub(super) fn cluster_at(name: String, endpoint: &Target, upstream: &ValidUpstream) -> Cluster {
     let cluster = Cluster {
-        load_assignment: Some(assignment(config, target, name.clone())),
-        ..bare_cluster(config, name, target)
+        name,
+        connect_timeout: duration(upstream.connect_timeout),
+        typed_extension_protocol_options: http_options(upstream, false),
+        wait_for_warm_on_init: flag(false),
+        ..Default::default()
     };
-    if by_name {
-        Cluster {
-            dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
-            cluster_discovery_type: discovery(DiscoveryType::StrictDns),
-            ..cluster
-        }
-    } else {
-        Cluster {
-            cluster_discovery_type: discovery(DiscoveryType::Static),
-            ..cluster
-        }
-    }
+    with_endpoints(cluster, std::slice::from_ref(endpoint), None)
 }
 
 /// How `target` is spoken to, without where it lives.
@@ -186,7 +179,6 @@ fn bare_cluster(config: &ValidConfig, name: String, target: &Target) -> Cluster 
     let is_baseline = config.routing.is_baseline(target);
     // Where all endpoints of a sandbox are left out, the next in line is better than any of them.
     let healthy_panic_threshold = (!is_baseline).then(Percent::default);
-    let options = http_protocol_options(upstream, tls.is_some());
     Cluster {
         name,
         connect_timeout: duration(upstream.connect_timeout),
@@ -198,9 +190,35 @@ fn bare_cluster(config: &ValidConfig, name: String, target: &Target) -> Cluster 
             healthy_panic_threshold: Some(threshold),
             ..Default::default()
         }),
-        transport_socket: tls.map(transport_socket),
-        typed_extension_protocol_options: [(super::upstream::HttpOptions::full_name(), any(&options))].into(),
+        transport_socket: tls.map(upstream_tls),
+        typed_extension_protocol_options: http_options(upstream, tls.is_some()),
         ..Default::default()
+    }
+}
+
+fn http_options(upstream: &ValidUpstream, has_tls: bool) -> HashMap<String, Any> {
+    let options = http_protocol_options(upstream, has_tls);
+    [(HttpOptions::full_name(), any(&options))].into()
+}
+
+fn with_endpoints(cluster: Cluster, endpoints: &[Target], metadata: Option<Metadata>) -> Cluster {
+    let by_name = endpoints
+        .iter()
+        .any(|endpoint| matches!(endpoint.host(), Host::Name(_)));
+    let load_assignment = Some(assignment(endpoints, metadata, cluster.name.clone()));
+    if by_name {
+        Cluster {
+            load_assignment,
+            dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+            cluster_discovery_type: discovery(DiscoveryType::StrictDns),
+            ..cluster
+        }
+    } else {
+        Cluster {
+            load_assignment,
+            cluster_discovery_type: discovery(DiscoveryType::Static),
+            ..cluster
+        }
     }
 }
 
@@ -255,7 +273,8 @@ pub(super) fn discovered_endpoints(config: &ValidConfig, target: &Target) -> Opt
     let service = config.services.get(target)?;
     let is_address = |endpoint: &Target| matches!(endpoint.host(), Host::Ip(_));
     let discovered = !service.endpoints.is_empty() && service.endpoints.iter().all(is_address);
-    discovered.then(|| assignment(config, target, target.to_string()))
+    let metadata = config.routing.is_baseline(target).then(baseline_metadata);
+    discovered.then(|| assignment(&service.endpoints, metadata, target.to_string()))
 }
 
 fn endpoints<'c>(config: &'c ValidConfig, target: &'c Target) -> &'c [Target] {
@@ -265,9 +284,8 @@ fn endpoints<'c>(config: &'c ValidConfig, target: &'c Target) -> &'c [Target] {
     }
 }
 
-fn assignment(config: &ValidConfig, target: &Target, cluster_name: String) -> ClusterLoadAssignment {
-    let metadata = config.routing.is_baseline(target).then(baseline_metadata);
-    let lb_endpoints = endpoints(config, target).iter().map(|endpoint| LbEndpoint {
+fn assignment(endpoints: &[Target], metadata: Option<Metadata>, cluster_name: String) -> ClusterLoadAssignment {
+    let lb_endpoints = endpoints.iter().map(|endpoint| LbEndpoint {
         metadata: metadata.clone(),
         host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
             address: Some(target_address(endpoint)),

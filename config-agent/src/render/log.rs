@@ -17,8 +17,8 @@ use sidetrack_routing::ValidRouting;
 
 use super::envoy::EnvoyVersion;
 use super::filter::FILTER;
+use super::matching::present;
 use super::proto::{any, number64};
-use super::route::present;
 
 /// What the filter calls the rule that matched, and why none did; see `filter/src/effects.rs`.
 const RULE: &str = "%FILTER_STATE(wasm.sidetrack.rule:PLAIN)%";

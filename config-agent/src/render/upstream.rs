@@ -4,13 +4,12 @@ use envoy_types::pb::envoy::config::core::v3::health_check::{
     GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck,
 };
 use envoy_types::pb::envoy::config::core::v3::{
-    DataSource, HealthCheck, Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, TransportSocket,
-    data_source, transport_socket,
+    HealthCheck, Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, TransportSocket, transport_socket,
 };
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, TlsCertificate, UpstreamTlsContext,
+    CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, UpstreamTlsContext,
 };
 pub(super) use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions as HttpOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
@@ -24,6 +23,7 @@ use sidetrack_routing::wire::Protocol;
 use sidetrack_routing::{Host, Probe, Target, ValidUpstream, ValidUpstreamTls};
 
 use super::proto::{any, duration, number};
+use super::tls::{file, in_files};
 
 /// Where Debian, Ubuntu, Alpine and the distroless images, Envoy's own among them, have the authorities they trust.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -66,7 +66,7 @@ pub(super) fn http_protocol_options(upstream: &ValidUpstream, has_tls: bool) -> 
 }
 
 /// TLS that verifies who answers.
-pub(super) fn transport_socket(tls: &ValidUpstreamTls) -> TransportSocket {
+pub(super) fn upstream_tls(tls: &ValidUpstreamTls) -> TransportSocket {
     let (sni, san_type, name) = match &tls.name {
         Host::Name(name) => (name.clone(), SanType::Dns, name.clone()),
         Host::Ip(ip) => (String::new(), SanType::IpAddress, ip.to_string()),
@@ -83,7 +83,7 @@ pub(super) fn transport_socket(tls: &ValidUpstreamTls) -> TransportSocket {
         }],
         ..Default::default()
     };
-    let client = tls.client.iter().map(|(cert, key)| certificate(cert, key));
+    let client = tls.client.iter().map(|(cert, key)| in_files(cert, key));
     let context = UpstreamTlsContext {
         sni,
         common_tls_context: Some(CommonTlsContext {
@@ -96,22 +96,6 @@ pub(super) fn transport_socket(tls: &ValidUpstreamTls) -> TransportSocket {
     TransportSocket {
         name: "envoy.transport_sockets.tls".to_owned(),
         config_type: Some(transport_socket::ConfigType::TypedConfig(any(&context))),
-    }
-}
-
-/// A certificate and its key, in files.
-pub(super) fn certificate(cert: &str, key: &str) -> TlsCertificate {
-    TlsCertificate {
-        certificate_chain: Some(file(cert)),
-        private_key: Some(file(key)),
-        ..Default::default()
-    }
-}
-
-fn file(path: &str) -> DataSource {
-    DataSource {
-        specifier: Some(data_source::Specifier::Filename(path.to_owned())),
-        ..Default::default()
     }
 }
 

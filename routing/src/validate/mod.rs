@@ -269,7 +269,7 @@ mod tests {
                  digits and - only, as in X-User",
                 "routing.rules[2].additionalHeaders.x-B: is given twice: upper and lower case make no difference in a \
                  header's name",
-                "services.s.endpoints: is empty: list HOST:PORT, or leave the service out to reach it by DNS",
+                "services.s.endpoints: is empty: list HOST:PORT, or leave `endpoints` out to reach the service by DNS",
                 "services[\"s:80\"].endpoints[1]: a:1 is listed twice",
                 "services[\"s:80\"].endpoints[2]: \"0\" is no port, must be a number from 1 to 65535",
                 "services[\"s:80\"]: is given twice: without a port a service has port 80, here it is 80",
