@@ -72,8 +72,8 @@ impl Front {
     pub async fn requests(&self) -> (u64, u64) {
         let stats = Stats::read(self.ports.admin, "upstream_rq_total").await;
         (
-            stats.sum("cluster.sandbox:80.upstream_rq_total"),
-            stats.sum("cluster.baseline:80.upstream_rq_total"),
+            stats.sum("cluster.sandbox_80.upstream_rq_total"),
+            stats.sum("cluster.baseline_80.upstream_rq_total"),
         )
     }
 }

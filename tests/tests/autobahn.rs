@@ -20,7 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(900);
 async fn verdicts_are_those_without_a_proxy() {
     let port = free_port();
     let _server = echo_server(port).await;
-    let (bare, front) = tokio::join!(BareEnvoy::start(port, "AUTO", false), Front::start(port));
+    let front = Front::start(port).await;
+    let bare = BareEnvoy::start(port, "AUTO", false).await;
 
     let direct = verdicts("without a proxy", port, "/").await;
     assert!(direct.len() >= 240, "{} cases", direct.len());
