@@ -1,0 +1,122 @@
+//! gRPC, gRPC-Web and Connect by the suite of Connect: what passes through a bare Envoy passes through us.
+//!
+//! The suite's client can't add headers. What it sends anyway and can be a key is the host: of `127.0.0.1`, the part in the
+//! wildcard's place of `*.0.0.1`.
+
+use std::process::Command;
+use std::time::Duration;
+
+use sidetrack_tests::suite::{self, Verdict, Verdicts};
+use sidetrack_tests::{BareEnvoy, Front, Process, Way, artifacts, free_port, services};
+
+/// Minutes of megabytes.
+const LEFT_OUT_IN_SHORT: &str = "Server Message Size/**";
+
+/// At least so many cases there are in the short form.
+const CASES: usize = 500;
+
+/// All cases on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(900);
+
+const KEY_IN_HOST: &str = "keySources: [{host: \"*.0.0.1\"}]";
+const KEY_IN_HEADER: &str = "keySources: [{header: X-Route-Key}]";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_through_a_bare_envoy_passes_routed() {
+    check("through us, Routed", KEY_IN_HOST, "127", Way::Routed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_through_a_bare_envoy_passes_without_a_key() {
+    check("through us, Keyless", KEY_IN_HEADER, "127", Way::Keyless).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_through_a_bare_envoy_passes_with_a_key_without_a_rule() {
+    // The same as the others, but for what the filter says.
+    if suite::is_full() {
+        check("through us, Missed", KEY_IN_HOST, "128", Way::Missed).await;
+    }
+}
+
+/// All cases pass through us with a rule for `key`; those that don't, don't through a bare Envoy. They take this `way`.
+async fn check(name: &str, key_sources: &str, key: &str, way: Way) {
+    let server = free_port();
+    let front = Front::with(&format!(
+        "upstream: {{protocol: auto}}\n\
+         {}\n\
+         routing:\n  \
+           defaultTarget: baseline\n  \
+           {key_sources}\n  \
+           rules: [{{routeKey: \"{key}\", targetService: sandbox}}]",
+        services(server)
+    ))
+    .await;
+
+    let ours = verdicts(name, server, front.ports.http, None).await;
+    assert!(ours.len() >= CASES, "{} cases", ours.len());
+    let (sandbox, baseline) = front.requests().await;
+    let (expected, other) = match way {
+        Way::Routed => (sandbox, baseline),
+        Way::Missed | Way::Keyless => (baseline, sandbox),
+    };
+    assert!(
+        other == 0 && expected as usize >= CASES,
+        "{sandbox} requests to the sandbox, {baseline} to the baseline"
+    );
+
+    let failed = ours.failed();
+    if failed.is_empty() {
+        return;
+    }
+    let bare = BareEnvoy::start(server, "AUTO", false).await;
+    let bare = verdicts("through a bare Envoy, again", server, bare.port, Some(&failed)).await;
+    let differences = bare.failed();
+    let ours_alone: Vec<_> = failed.iter().filter(|case| !differences.contains(case)).collect();
+    assert!(
+        ours_alone.is_empty(),
+        "{name}: these pass through a bare Envoy: {ours_alone:#?}"
+    );
+}
+
+/// Runs all cases, or `only` these, with the reference server on the port `server` and a proxy before it.
+async fn verdicts(name: &str, server: u16, proxy: u16, only: Option<&[&str]>) -> Verdicts {
+    let files = artifacts::workspace().join("tests/grpc-conformance");
+    let mut command = Command::new(suite::installed("grpc-conformance", "connectconformance"));
+    // All servers have one port, so there can't be two at a time.
+    command.args(["--mode", "server", "--max-servers", "1", "--vv"]);
+    if suite::is_full() {
+        command.arg("--conf").arg(files.join("full.yaml"));
+    } else {
+        command.arg("--conf").arg(files.join("short.yaml"));
+        command.args(["--skip", LEFT_OUT_IN_SHORT]);
+    }
+    command.args(only.unwrap_or_default().iter().flat_map(|case| ["--run", case]));
+    command.args(["--", "python3"]).arg(files.join("server.py"));
+    command.arg(suite::installed("grpc-conformance", "referenceserver"));
+    command.args([server, proxy].map(|port| port.to_string()));
+    let mut conformance = Process::spawn(name, &mut command);
+    conformance.exit(DEADLINE).await;
+    let output = format!("{}{}", conformance.stdout(), conformance.stderr());
+    let verdicts = read_output(&output);
+    verdicts.print("gRPC conformance", name);
+    assert!(
+        output.contains(&format!("Total cases: {}\n", verdicts.len())),
+        "{}",
+        conformance.output()
+    );
+    verdicts
+}
+
+/// The verdicts in what connectconformance writes: each case that it begins, and again those that fail.
+fn read_output(output: &str) -> Verdicts {
+    let begun = output.lines().filter_map(|line| {
+        let case = line.strip_prefix("Sending request for \"")?.strip_suffix("\"...")?;
+        Some((case.to_owned(), Verdict::plain(true)))
+    });
+    let failed = output.lines().filter_map(|line| {
+        let case = line.strip_prefix("FAILED: ")?.strip_suffix(':')?;
+        Some((case.to_owned(), Verdict::plain(false)))
+    });
+    begun.chain(failed).collect()
+}
