@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sidetrack_routing::ValidConfig;
 use tokio::sync::watch;
 
 use crate::render::Snapshots;
@@ -73,6 +74,11 @@ impl Status {
     pub fn own_envoy_refused(&self) -> Option<String> {
         let own = self.own_envoy.as_ref()?;
         self.proxies.refused().remove(&own.node)
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> ValidConfig {
+        self.snapshots.borrow().config().clone()
     }
 
     /// The state now.

@@ -59,7 +59,7 @@ pub async fn run(
 
     let mut reopen_logs = signal(SignalKind::user_defined1())?;
     let mut agent = std::pin::pin!(agent.run(std::future::pending()));
-    let mut announced = std::pin::pin!(announce(status, admin, &config));
+    let mut announced = std::pin::pin!(announce(status.clone(), admin, &config));
     let mut is_announced = false;
     let ended = loop {
         tokio::select! {
@@ -74,7 +74,8 @@ pub async fn run(
         }
     };
     info!("stopping");
-    envoy.stop(shutdown()).await;
+    let drain_time = status.config().server.drain_time;
+    envoy.stop(drain_time, shutdown()).await;
     ended
 }
 
@@ -99,6 +100,10 @@ async fn announce(status: Status, admin: Admin, config: &ValidConfig) -> anyhow:
     };
     println!("ready: HTTP on http://{}", SocketAddr::new(ip, config.server.http_port));
     println!("       gRPC on http://{}", SocketAddr::new(ip, config.server.grpc_port));
+    println!(
+        "       metrics on http://{}/metrics",
+        SocketAddr::new(ip, config.server.metrics_port)
+    );
     println!("       admin on http://127.0.0.1:{}", config.server.admin_port);
     Ok(())
 }
@@ -110,6 +115,7 @@ fn check_ports(config: &ValidConfig) -> anyhow::Result<()> {
     for (setting, ip, port) in [
         ("server.httpPort", server.bind_address, server.http_port),
         ("server.grpcPort", server.bind_address, server.grpc_port),
+        ("server.metricsPort", server.bind_address, server.metrics_port),
         ("server.adminPort", loopback, server.admin_port),
     ] {
         let address = SocketAddr::new(ip, port);

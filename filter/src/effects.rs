@@ -5,7 +5,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::{MapType, MetricType, Status};
 use sidetrack_routing::{
     Destination, EXPLAIN_HEADER, FoundKey, MIRROR_HEADER, MISS_HEADER, RequestHead, RouteDecision, RouteTable,
-    STEERING_HEADER, merged_baggage,
+    STEERING_HEADER, merged_baggage, target_of,
 };
 
 use crate::request::EnvoyHead;
@@ -13,8 +13,10 @@ use crate::request::EnvoyHead;
 /// The filter state that the response header X-Route-Decision is made of.
 const DECISION_STATE: &str = "sidetrack.decision";
 
-/// The filter state that the access log and the metrics are made of: the rule that matched, or why none did.
+/// The filter state that the access log and the metrics are made of: the rule that matched, or why none did; and what
+/// metrics call the request, where that isn't the rule's name.
 const RULE_STATE: &str = "sidetrack.rule";
+const LABEL_STATE: &str = "sidetrack.path";
 const REASON_STATE: &str = "sidetrack.reason";
 
 /// Counts requests whose key sources hold different keys.
@@ -48,6 +50,9 @@ fn try_apply(table: &RouteTable, decision: &RouteDecision<'_>, head: &impl Reque
                 set(MIRROR_HEADER, mirror.as_bytes())?;
             }
             note(RULE_STATE, rule.name())?;
+            if let Some(label) = rule.label() {
+                note(LABEL_STATE, label)?;
+            }
             set(STEERING_HEADER, cluster.as_bytes())
         }
         Destination::Baseline(reason) => {
@@ -83,7 +88,7 @@ fn hand_on(table: &RouteTable, key: Option<&FoundKey>) -> Result<(), Status> {
 fn note_decision(decision: &RouteDecision<'_>) -> Result<(), Status> {
     let text = match decision.destination {
         Destination::Target { rule, cluster, .. } => {
-            let target = cluster.split('|').next().unwrap_or_default();
+            let target = target_of(cluster);
             format!("rule={}; target={target}; reason=matched", rule.name())
         }
         Destination::Baseline(reason) => format!("rule=-; target=baseline; reason={reason}"),

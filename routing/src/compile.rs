@@ -85,7 +85,9 @@ impl<'c> Writer<'c> {
 
     /// What is cheap to look at comes first.
     fn conditions(&mut self, rule: &'c ValidRule) {
-        self.group(
+        // Without a name of its own a rule's requests are called by what their path matched.
+        self.labelled_group(
+            !rule.is_named,
             Subject::Path,
             "",
             rule.paths.iter().map(|path| match path {
@@ -116,12 +118,23 @@ impl<'c> Writer<'c> {
     }
 
     fn group(&mut self, subject: Subject, name: &'c str, alternatives: impl Iterator<Item = (Test, &'c str)>) {
+        self.labelled_group(false, subject, name, alternatives);
+    }
+
+    fn labelled_group(
+        &mut self,
+        labels: bool,
+        subject: Subject,
+        name: &'c str,
+        alternatives: impl Iterator<Item = (Test, &'c str)>,
+    ) {
         let mut alternatives = alternatives.peekable();
         while let Some((test, value)) = alternatives.next() {
             let what = What {
                 subject,
                 test,
                 last: alternatives.peek().is_none(),
+                labels,
             };
             self.row(
                 Section::Conditions,

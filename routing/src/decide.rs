@@ -7,6 +7,7 @@ use crate::layout::{EffectKind, Subject, Test};
 use crate::sources::{cookie, host, percent, query};
 use crate::split;
 use crate::table::{Condition, RouteTable, Rule, Source};
+use crate::valid::target_of;
 
 /// The head of a request, and what else a decision may depend on, as whoever has them can show them.
 pub trait RequestHead {
@@ -140,8 +141,8 @@ fn destination<'t>(
         return Destination::Baseline(Reason::UnknownKey);
     };
     let chosen = rules.find_map(|rule| {
-        let matching = matches(rule, head, recorder).then_some(rule)?;
-        choose(matching, key, head).map(|cluster| (rule, cluster))
+        let matching = matches(rule, head, recorder)?;
+        choose(matching, key, head).map(|cluster| (matching, cluster))
     });
     match chosen {
         Some((rule, cluster)) => Destination::Target {
@@ -153,24 +154,28 @@ fn destination<'t>(
     }
 }
 
-/// Whether the rule is there, and of each group of alternatives one holds.
-fn matches(rule: Rule<'_>, head: &impl RequestHead, recorder: &mut impl Recorder) -> bool {
+/// The rule with its label, if it is there, and of each group of alternatives one holds.
+fn matches<'t>(rule: Rule<'t>, head: &impl RequestHead, recorder: &mut impl Recorder) -> Option<Rule<'t>> {
     let expired = expires_at(rule).is_some_and(|time| head.now() >= time);
     recorder.rule(rule, expired);
     if expired {
-        return false;
+        return None;
     }
     let mut held = false;
+    let mut label = None;
     for condition in rule.conditions() {
-        held = held || holds(&condition, head, recorder);
+        if !held && holds(&condition, head, recorder) {
+            held = true;
+            label = if condition.labels { Some(condition.value) } else { label };
+        }
         if condition.last {
             recorder.group(held);
             if !std::mem::take(&mut held) {
-                return false;
+                return None;
             }
         }
     }
-    true
+    Some(rule.chosen(label))
 }
 
 fn holds(condition: &Condition<'_>, head: &impl RequestHead, recorder: &mut impl Recorder) -> bool {
@@ -260,7 +265,7 @@ fn choose<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead) -> Option
 /// The choice by what the client sticks by, or `None` if it has no such thing.
 fn sticky_choice<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead) -> Option<Option<usize>> {
     // The target's own name: whether its cluster falls back makes no difference to who goes there.
-    let own = |cluster: &'t str| cluster.split('|').next().unwrap_or_default().as_bytes();
+    let own = |cluster: &'t str| target_of(cluster).as_bytes();
     let by_value =
         |value: &[u8]| split::by_value(rule.targets().map(|(cluster, weight)| (own(cluster), weight)), value);
     let mut choice = None;

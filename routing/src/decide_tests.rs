@@ -112,3 +112,27 @@ fn an_absurd_request_goes_to_the_baseline() {
     assert_eq!(reason(b" \t "), "no_key");
     assert_eq!(reason(b",,,,"), "no_key");
 }
+
+#[test]
+fn a_rule_without_a_name_is_called_by_the_pattern_that_its_path_matched() {
+    let routing = br#"{"defaultTarget": "d", "rules": [
+        {"routeKey": "k", "targetService": "a", "pathPrefixes": ["/api", "/api/v1"],
+            "paths": [{"exact": "/x"}, {"regex": "/v[0-9]+"}], "methods": ["GET"]},
+        {"routeKey": "named", "targetService": "a", "name": "mine", "pathPrefixes": ["/api"]},
+        {"routeKey": "all", "targetService": "a", "methods": ["GET"]}]}"#;
+    let table = RouteTable::from_configuration(routing.to_vec()).unwrap();
+    for (key, path, expected) in [
+        ("k", "/api", Some("/api")),
+        ("k", "/api/v1/y", Some("/api")),
+        ("k", "/x", Some("/x")),
+        ("k", "/v17?q", Some("/v[0-9]+")),
+        ("named", "/api", None),
+        ("all", "/api", None),
+    ] {
+        let head = [("x-route-key", key), (":path", path), (":method", "GET")];
+        match decide(&table, &Request::new(&head)).destination {
+            Destination::Target { rule, .. } => assert_eq!(rule.label(), expected, "{key} {path}"),
+            Destination::Baseline(reason) => panic!("{key} {path}: {reason}"),
+        }
+    }
+}

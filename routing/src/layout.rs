@@ -20,14 +20,15 @@
 //! | Effects    | kind, name: text, value: text                                | rule by rule, by kind        |
 //! | Texts      | bytes                                                        | each text once               |
 //!
-//! `what` of a condition is subject + test × 256 + (1 if it is the last of its alternatives) × 65536. Conditions up to
-//! and including a last one are alternatives, one of which must hold; every such group of a rule must.
+//! `what` of a condition is subject + test × 256 + (1 if it is the last of its alternatives) × 65536 + (1 if its value is
+//! what metrics call the requests for which it held) × 131072. Conditions up to and including a last one are
+//! alternatives, one of which must hold; every such group of a rule must.
 
 /// What a table begins with: nothing that JSON can begin with.
 pub(crate) const MAGIC: [u8; 8] = *b"\0sdtrack";
 
 /// The version of the table's layout, written by the agent and wanted by the filter.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bytes before the checksum's subject: magic, version, checksum.
 pub(crate) const CHECKED_FROM: usize = 8 + 4 + 8;
@@ -175,11 +176,12 @@ pub(crate) struct What {
     pub(crate) subject: Subject,
     pub(crate) test: Test,
     pub(crate) last: bool,
+    pub(crate) labels: bool,
 }
 
 impl What {
     pub(crate) fn pack(self) -> u32 {
-        self.subject as u32 | (self.test as u32) << 8 | u32::from(self.last) << 16
+        self.subject as u32 | (self.test as u32) << 8 | u32::from(self.last) << 16 | u32::from(self.labels) << 17
     }
 
     pub(crate) fn unpack(word: u32) -> Option<Self> {
@@ -189,6 +191,7 @@ impl What {
             subject,
             test,
             last: (word >> 16) & 1 == 1,
+            labels: (word >> 17) & 1 == 1,
         };
         (what.pack() == word).then_some(what)
     }

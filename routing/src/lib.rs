@@ -73,6 +73,6 @@ pub use upstream::{
 };
 pub use valid::{
     KeySource, ServerTls, Sticky, ValidAgent, ValidConfig, ValidMirror, ValidRouting, ValidRule, ValidServer,
-    ValidService, ValidTracing, WeightedTarget,
+    ValidService, ValidTracing, WeightedTarget, target_of,
 };
 pub use validate::{validate, validate_routing};

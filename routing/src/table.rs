@@ -31,6 +31,7 @@ pub struct RouteTable {
 pub struct Rule<'t> {
     table: &'t RouteTable,
     index: usize,
+    label: Option<&'t str>,
 }
 
 /// A place where a key may be.
@@ -57,6 +58,8 @@ pub struct Condition<'t> {
     pub(crate) pattern: Option<&'t Pattern>,
     /// Whether it is the last of its alternatives.
     pub(crate) last: bool,
+    /// Whether its value is what metrics call the requests for which it held.
+    pub(crate) labels: bool,
 }
 
 /// What a rule does beside naming targets.
@@ -203,7 +206,11 @@ impl RouteTable {
         let (_end, keys) = self.rows::<KEY_ROW>(Section::Keys).split_last()?;
         let index = keys.binary_search_by(|row| self.text(row, 0).cmp(key)).ok()?;
         let rules = self.owned::<KEY_ROW>(Section::Keys, index, 8);
-        Some(rules.map(|index| Rule { table: self, index }))
+        Some(rules.map(|index| Rule {
+            table: self,
+            index,
+            label: None,
+        }))
     }
 
     fn rows<const N: usize>(&self, section: Section) -> &[[u8; N]] {
@@ -351,6 +358,18 @@ impl<'t> Rule<'t> {
         self.table.name(self.row(), 0)
     }
 
+    /// What metrics call a request that this rule was chosen for, where that isn't the rule's name: the pattern that its
+    /// path matched.
+    pub fn label(&self) -> Option<&'t str> {
+        self.label
+    }
+
+    /// The rule as it was chosen for a request with this label.
+    pub(crate) fn chosen(self, label: Option<&'t [u8]>) -> Self {
+        let label = label.and_then(|label| std::str::from_utf8(label).ok());
+        Self { label, ..self }
+    }
+
     /// Its targets: cluster and weight.
     pub fn targets(&self) -> impl Iterator<Item = (&'t str, u32)> + Clone + use<'t> {
         let table = self.table;
@@ -401,7 +420,12 @@ impl<'t> Rule<'t> {
             .get(owned)
             .unwrap_or_default();
         rows.iter().filter_map(move |row| {
-            let What { subject, test, last } = What::unpack(number(row, 0))?;
+            let What {
+                subject,
+                test,
+                last,
+                labels,
+            } = What::unpack(number(row, 0))?;
             let pattern = if test == Test::Regex {
                 table.pattern(number(row, 12))
             } else {
@@ -414,6 +438,7 @@ impl<'t> Rule<'t> {
                 value: table.text(row, 12),
                 pattern,
                 last,
+                labels,
             })
         })
     }
@@ -501,7 +526,7 @@ mod tests {
         bytes[8] = 9;
         let error = RouteTable::load(bytes).unwrap_err();
         assert_eq!(error, InvalidTable::Version(9));
-        assert!(error.to_string().contains("wants version 2"));
+        assert!(error.to_string().contains("wants version 3"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::matchers::{HostPattern, Method, PathTest, ValueTest};
 use crate::names::{HeaderName, HeaderValue, RouteKey, Target};
+use crate::sources::host::without_port;
 use crate::upstream::{RoutePolicy, ValidUpstream, ValidUpstreamTls};
 use crate::wire::Mode;
 
@@ -128,6 +129,8 @@ pub enum KeySource {
 pub struct ValidRule {
     /// For metrics and explanations. Unique unless the configuration gives it twice.
     pub name: String,
+    /// Whether the configuration gave it that name; otherwise it is derived.
+    pub is_named: bool,
     /// The key it is for.
     pub route_key: RouteKey,
     /// Where its requests go: at least one target, their weights' sum isn't 0.
@@ -208,7 +211,7 @@ impl ValidConfig {
 
 impl ValidRule {
     /// The cluster of `target` for this rule: the target's own, or one that falls back to the baseline, or one whose
-    /// routes have a policy of their own. The words after the target are separated by `|`, the policy last.
+    /// routes have a policy of their own: `TARGET|BASELINE#POLICY`.
     pub fn cluster(&self, target: &Target, routing: &ValidRouting) -> String {
         let mut cluster = target.to_string();
         match (&self.host_baseline, self.falls_back) {
@@ -220,14 +223,32 @@ impl ValidRule {
             _ => {}
         }
         if let Some(policy) = routing.route_policies.get(target) {
-            cluster += "|";
+            cluster += "#";
             cluster += policy;
         }
         cluster
     }
 }
 
+/// The target of a cluster that a rule names.
+pub fn target_of(cluster: &str) -> &str {
+    cluster.split(['|', '#']).next().unwrap_or_default()
+}
+
 impl ValidRouting {
+    /// The baseline of the host in `authority`, if it has one of its own.
+    pub fn host_baseline(&self, authority: &str) -> Option<&Target> {
+        let host = without_port(authority.as_bytes()).to_ascii_lowercase();
+        let host = String::from_utf8_lossy(&host);
+        self.hosts.get(host.as_ref()).or_else(|| {
+            let dots = host
+                .char_indices()
+                .filter(|(index, character)| *character == '.' && *index > 0);
+            let mut suffixes = dots.filter_map(|(index, _)| host.get(index..));
+            suffixes.find_map(|suffix| self.hosts.get(&format!("*{suffix}")))
+        })
+    }
+
     /// Whether `target` is one of the default targets.
     pub fn is_default(&self, target: &Target) -> bool {
         self.default_targets.iter().any(|default| default.target == *target)

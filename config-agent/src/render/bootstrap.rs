@@ -1,6 +1,5 @@
 //! What Envoy is started with.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
@@ -30,7 +29,8 @@ use super::cluster::{aggregate_clusters, static_baseline_clusters, static_cluste
 use super::envoy::EnvoyVersion;
 use super::filter::{FilterCode, discovered_filter, static_filter};
 use super::listener::{Port, static_listener};
-use super::proto::{address, any, duration, from_agent};
+use super::metrics::{admin_cluster, metrics_listener, stats_config};
+use super::proto::{address, any, duration, from_agent, loopback};
 use super::tracing::collector;
 
 /// How long an Envoy that can do without the agent waits for it when it starts.
@@ -47,7 +47,7 @@ const AGENT: &str = "sidetrack-agent";
 pub fn dynamic_bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
     Bootstrap {
         static_resources: Some(StaticResources {
-            clusters: vec![agent_cluster(config)],
+            clusters: vec![agent_cluster(config), admin_cluster(&config.server)],
             ..Default::default()
         }),
         dynamic_resources: Some(DynamicResources {
@@ -66,11 +66,14 @@ pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, 
     let name = |target: &Target| names.get(target).cloned().unwrap_or_else(|| target.to_string());
     let listeners = Port::ALL.map(|port| static_listener(config, port, &name, filter.clone(), envoy));
     let mut clusters = static_baseline_clusters(config);
-    clusters.push(agent_cluster(config));
+    clusters.extend([agent_cluster(config), admin_cluster(&config.server)]);
     clusters.extend(config.tracing.iter().map(collector));
     Bootstrap {
         static_resources: Some(StaticResources {
-            listeners: listeners.to_vec(),
+            listeners: listeners
+                .into_iter()
+                .chain([metrics_listener(&config.server)])
+                .collect(),
             clusters,
             ..Default::default()
         }),
@@ -95,10 +98,14 @@ pub fn whole_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, e
     let clusters = own
         .chain(aggregate_clusters(config))
         .chain(config.tracing.iter().map(collector))
+        .chain([admin_cluster(&config.server)])
         .collect();
     Bootstrap {
         static_resources: Some(StaticResources {
-            listeners: listeners.to_vec(),
+            listeners: listeners
+                .into_iter()
+                .chain([metrics_listener(&config.server)])
+                .collect(),
             clusters,
             ..Default::default()
         }),
@@ -107,7 +114,6 @@ pub fn whole_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, e
 }
 
 fn bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let connections = DownstreamConnectionsConfig {
         max_active_downstream_connections: MAX_CONNECTIONS,
     };
@@ -119,13 +125,14 @@ fn bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
             }],
             ..Default::default()
         }),
+        stats_config: Some(stats_config()),
         node: Some(Node {
             id: node_id.to_owned(),
             cluster: "sidetrack".to_owned(),
             ..Default::default()
         }),
         admin: Some(Admin {
-            address: Some(address(loopback, config.server.admin_port)),
+            address: Some(address(loopback(), config.server.admin_port)),
             ..Default::default()
         }),
         ..Default::default()
@@ -164,11 +171,7 @@ fn dynamic_resources() -> DynamicResources {
 fn agent_cluster(config: &ValidConfig) -> Cluster {
     // Where the agent binds every address, this machine's own is as good as any.
     let ip = config.agent.bind_address;
-    let ip = if ip.is_unspecified() {
-        IpAddr::V4(Ipv4Addr::LOCALHOST)
-    } else {
-        ip
-    };
+    let ip = if ip.is_unspecified() { loopback() } else { ip };
     let endpoint = Endpoint {
         address: Some(address(ip, config.agent.xds_port)),
         ..Default::default()

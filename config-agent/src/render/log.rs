@@ -1,15 +1,11 @@
-//! The access log, and the count of what became of requests with a key. Both are Envoy's: no VM is entered for them.
+//! The access log. It is Envoy's: no VM is entered for it.
 
 use envoy_types::pb::envoy::config::accesslog::v3::access_log::ConfigType;
-use envoy_types::pb::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
-use envoy_types::pb::envoy::config::accesslog::v3::{AccessLog, AccessLogFilter, HeaderFilter};
+use envoy_types::pb::envoy::config::accesslog::v3::{AccessLog, AccessLogFilter};
 use envoy_types::pb::envoy::config::core::v3::substitution_format_string::Format;
 use envoy_types::pb::envoy::config::core::v3::{Metadata, SubstitutionFormatString};
-use envoy_types::pb::envoy::extensions::access_loggers::stats::v3::Config as StatsLog;
-use envoy_types::pb::envoy::extensions::access_loggers::stats::v3::config::{Counter, Stat, Tag};
 use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::StdoutAccessLog;
 use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::stdout_access_log::AccessLogFormat;
-use envoy_types::pb::envoy::r#type::v3::Scope;
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Any, Struct, Value};
 use prost::{Message, Name};
@@ -17,19 +13,20 @@ use sidetrack_routing::ValidRouting;
 
 use super::envoy::EnvoyVersion;
 use super::filter::FILTER;
-use super::matching::present;
-use super::proto::{any, number64};
+use super::metrics::counts;
 
 /// What the filter calls the rule that matched, and why none did; see `filter/src/effects.rs`.
-const RULE: &str = "%FILTER_STATE(wasm.sidetrack.rule:PLAIN)%";
+pub(super) const RULE: &str = "%FILTER_STATE(wasm.sidetrack.rule:PLAIN)%";
 const REASON: &str = "%FILTER_STATE(wasm.sidetrack.reason:PLAIN)%";
 
 /// What an endpoint of the default target is marked with: of a request for another target it says that this fell back.
-const ROLE: &str = "%UPSTREAM_METADATA(sidetrack:role)%";
+pub(super) const ROLE: &str = "%UPSTREAM_METADATA(sidetrack:role)%";
 
 /// The loggers of a listener.
 pub(super) fn access_logs(routing: &ValidRouting, envoy: EnvoyVersion) -> Vec<AccessLog> {
-    vec![requests(routing), outcomes(routing, envoy)]
+    std::iter::once(requests(routing))
+        .chain(counts(routing, envoy))
+        .collect()
 }
 
 /// The mark of the default target's endpoints.
@@ -65,14 +62,11 @@ fn requests(routing: &ValidRouting) -> AccessLog {
         .iter()
         .flat_map(|(name, format)| with_field(name, format).encode_to_vec())
         .collect();
-    AccessLog {
-        name: "requests".to_owned(),
-        config_type: Some(ConfigType::TypedConfig(Any {
-            type_url: StdoutAccessLog::type_url(),
-            value,
-        })),
-        ..Default::default()
-    }
+    let config = Any {
+        type_url: StdoutAccessLog::type_url(),
+        value,
+    };
+    access_log("requests", None, config)
 }
 
 fn with_field(name: &str, format: &str) -> StdoutAccessLog {
@@ -88,54 +82,11 @@ fn with_field(name: &str, format: &str) -> StdoutAccessLog {
     }
 }
 
-/// `sidetrack_requests_total{rule, role}` of requests with a key: with a rule and `role="baseline"`, those that fell back.
-fn outcomes(routing: &ValidRouting, envoy: EnvoyVersion) -> AccessLog {
-    let tag = |name: &str, format: &str| Tag {
-        name: name.to_owned(),
-        value_format: format.to_owned(),
-        ..Default::default()
-    };
-    let stat = Stat {
-        name: "sidetrack_requests_total".to_owned(),
-        tags: vec![tag("rule", RULE), tag("role", ROLE)],
-    };
-    let counter = Counter {
-        stat: Some(stat),
-        value_fixed: number64(1),
-        ..Default::default()
-    };
-    let config = StatsLog {
-        counters: vec![counter],
-        ..without_prefix(envoy)
-    };
-    let keyed = HeaderFilter {
-        header: Some(present(routing.route_key_header.as_str())),
-    };
+pub(super) fn access_log(name: &str, filter: Option<AccessLogFilter>, config: Any) -> AccessLog {
     AccessLog {
-        name: "outcomes".to_owned(),
-        filter: Some(AccessLogFilter {
-            filter_specifier: Some(FilterSpecifier::HeaderFilter(keyed)),
-        }),
-        config_type: Some(ConfigType::TypedConfig(any(&config))),
-    }
-}
-
-/// Statistics in the scope of Wasm's own, which are printed without a prefix.
-fn without_prefix(envoy: EnvoyVersion) -> StatsLog {
-    let prefix = "wasmcustom".to_owned();
-    if envoy < EnvoyVersion::V1_39 {
-        #[expect(deprecated, reason = "there is no other field yet")]
-        return StatsLog {
-            stat_prefix: prefix,
-            ..Default::default()
-        };
-    }
-    StatsLog {
-        stats_scope: Some(Scope {
-            prefix,
-            ..Default::default()
-        }),
-        ..Default::default()
+        name: name.to_owned(),
+        filter,
+        config_type: Some(ConfigType::TypedConfig(config)),
     }
 }
 

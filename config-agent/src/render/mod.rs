@@ -12,6 +12,7 @@ mod listener;
 mod local_reply;
 mod log;
 mod matching;
+mod metrics;
 mod proto;
 mod retry;
 mod route;

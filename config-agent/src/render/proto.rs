@@ -1,6 +1,6 @@
 //! Short ways to say what Envoy's messages say at length.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::{
@@ -34,6 +34,11 @@ pub(super) fn number(value: u32) -> Option<protobuf::UInt32Value> {
 
 pub(super) fn number64(value: u64) -> Option<protobuf::UInt64Value> {
     Some(protobuf::UInt64Value { value })
+}
+
+/// This machine, for itself only.
+pub(super) fn loopback() -> IpAddr {
+    IpAddr::V4(Ipv4Addr::LOCALHOST)
 }
 
 pub(super) fn address(ip: IpAddr, port: u16) -> Address {

@@ -29,6 +29,7 @@ use sidetrack_routing::{
 
 use super::cluster::ClusterName;
 use super::filter::FILTER;
+use super::local_reply::ROUTE_ERROR_HEADER;
 use super::matching::{
     carries_no_key, containing, ending, exact, matching, matching_regex, may_carry_a_key, no_stream, present,
 };
@@ -40,9 +41,6 @@ const IDEMPOTENT: &str = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE";
 
 /// How long a request with a time limit may be without a byte in either direction.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-
-/// The name of routes to the baseline, which metrics show. Routes to targets have none: there the filter says it.
-const BASELINE: &str = "baseline";
 
 /// The route configuration `name`, with the baselines' clusters named so. Where requests `have_limits`, streams are told
 /// from others.
@@ -72,6 +70,8 @@ pub(super) fn route_configuration(
         request_headers_to_remove: INTERNAL_HEADERS.map(str::to_owned).to_vec(),
         // A host is compared without its port.
         ignore_port_in_host_matching: !routing.hosts.is_empty(),
+        // Metrics count by it, so a target must not write it.
+        response_headers_to_remove: vec![ROUTE_ERROR_HEADER.to_owned()],
         ..Default::default()
     }
 }
@@ -108,7 +108,7 @@ fn default_baseline<'c>(config: &'c ValidConfig, cluster_name: &ClusterName<'_>)
 fn all_routes(routing: &ValidRouting, baseline: &Baseline<'_>, targets: &[Route], have_limits: bool) -> Vec<Route> {
     let keyless = carries_no_key(routing).map(|headers| baseline.routes(headers, have_limits, &[]));
     let enter = may_carry_a_key(routing).into_iter().map(|found| Route {
-        name: BASELINE.to_owned(),
+        name: "enter".to_owned(),
         r#match: Some(found),
         action: baseline.action(have_limits),
         typed_per_filter_config: [(FILTER.to_owned(), switched_on())].into(),
@@ -165,6 +165,7 @@ fn target_routes(config: &ValidConfig, have_limits: bool) -> Vec<Route> {
                 let variants = with_and_without_limits(headers, have_limits)
                     .filter(|(_, is_limited)| !have_limits || kind != Kind::Idempotent || *is_limited);
                 routes.extend(variants.map(|(headers, is_limited)| Route {
+                    name: "target".to_owned(),
                     r#match: Some(matching(headers)),
                     action: to_target(policy, kind, mirror.as_ref(), is_limited),
                     response_headers_to_add: explained.clone(),
@@ -216,7 +217,7 @@ impl Baseline<'_> {
     fn routes(&self, headers: Vec<HeaderMatcher>, have_limits: bool, explained: &[HeaderValueOption]) -> Vec<Route> {
         with_and_without_limits(headers, have_limits)
             .map(|(headers, is_limited)| Route {
-                name: BASELINE.to_owned(),
+                name: "baseline".to_owned(),
                 r#match: Some(matching(headers)),
                 action: self.action(is_limited),
                 response_headers_to_add: explained.to_vec(),

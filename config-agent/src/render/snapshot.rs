@@ -19,6 +19,7 @@ use super::cluster::{aggregate_clusters, cluster, discovered_endpoints, targets}
 use super::envoy::EnvoyVersion;
 use super::filter::{FILTER, FilterCode, filter_config};
 use super::listener::{Port, listener, routes};
+use super::metrics::metrics_listener;
 use super::proto::any;
 use super::tls::server_certificate;
 use super::tracing::collector;
@@ -129,6 +130,7 @@ impl Snapshot {
             set(endpoints),
             set(listeners
                 .iter()
+                .chain([&metrics_listener(&config.server)])
                 .map(|listener| Resource::new(listener.name.clone(), listener))),
             set(certificate.map(|certificate| Resource::new(certificate.name.clone(), &certificate))),
             set(routes.iter().map(|routes| Resource::new(routes.name.clone(), routes))),

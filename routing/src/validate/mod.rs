@@ -288,4 +288,75 @@ mod tests {
         let names: Vec<String> = rules.into_iter().map(|rule| rule.name).collect();
         assert_eq!(names, ["k@a:80", "k@a:80#2", "j@a:80#2", "j@a:80"]);
     }
+
+    #[test]
+    fn a_sidecars_baseline_is_on_loopback() {
+        let sidecar = |target: Value, services: Value, hosts: Value| {
+            json!({"server": {"mode": "sidecar"}, "routing": {"defaultTarget": target, "hosts": hosts},
+                   "services": services})
+        };
+        let named = decode(&sidecar(json!("shop:3000"), json!({}), json!({})), validate).unwrap();
+        let endpoints: Vec<String> = named
+            .services
+            .values()
+            .flat_map(|service| &service.endpoints)
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(endpoints, ["127.0.0.1:3000"]);
+        check(sidecar(json!("127.0.0.1:3000"), json!({}), json!({})), &[]);
+        check(
+            sidecar(json!("shop"), json!({"shop": {"endpoints": ["[::1]:1"]}}), json!({})),
+            &[],
+        );
+        check(
+            sidecar(json!("10.0.0.1"), json!({}), json!({"a.example": "b"})),
+            &[
+                "routing.hosts: a sidecar's baseline is the one service beside it: leave the hosts out, or set `server.mode: \
+                 gateway`",
+                "routing.defaultTarget: 10.0.0.1:80 isn't on loopback: a sidecar's baseline is the one service beside it",
+            ],
+        );
+        check(
+            sidecar(
+                json!("shop"),
+                json!({"shop": {"endpoints": ["127.0.0.1:1", "shop.example:1"]}}),
+                json!({}),
+            ),
+            &[
+                "routing.defaultTarget: shop.example:1 isn't on loopback: a sidecar's baseline is the one service beside it",
+            ],
+        );
+    }
+
+    #[test]
+    fn targets_that_share_the_baseline_must_agree() {
+        check(
+            json!({"routing": {"defaultTarget": [{"service": "a", "weight": 1}, {"service": "b", "weight": 1}]},
+                   "services": {"b": {"requestTimeout": "5s", "connectTimeout": "1s"}}}),
+            &[
+                "routing.defaultTarget: a:80 and b:80 share the baseline's requests, but b:80 has timeout=5s: give both the \
+                 same timeouts, retries and hashBy",
+            ],
+        );
+    }
+
+    #[test]
+    fn of_server_and_tracing_every_problem_is_reported() {
+        check(
+            json!({"server": {"drainTime": "0s", "tls": {"cert": "a.pem", "key": "/b/"}, "mode": "mesh"},
+                   "routing": {"defaultTarget": "a", "hosts": {"a:80": "b", "*": "c", "ok.example": "x:y"}},
+                   "tracing": {"otlp": "http://a", "sampling": 101}}),
+            &[
+                "server.mode: is \"mesh\", must be one of sidecar, gateway",
+                "server.tls.cert: must be the whole path of a file, beginning with a slash",
+                "server.tls.key: must be the whole path of a file, beginning with a slash",
+                "server.drainTime: is \"0s\", must be more than 0",
+                "routing.hosts[\"*\"]: \"*\" matches every host: leave `hosts` out, or write *.HOST",
+                "routing.hosts[\"a:80\"]: \"a:80\" has a port, which isn't compared: leave it out",
+                "routing.hosts[\"ok.example\"]: \"y\" is no port, must be a number from 1 to 65535",
+                "tracing.otlp: \"http://a\" is a URL, must be HOST or HOST:PORT: write \"a\"",
+                "tracing.sampling: is 101, must be a number from 0 to 100",
+            ],
+        );
+    }
 }

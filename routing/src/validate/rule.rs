@@ -10,6 +10,9 @@ use crate::problem::Path;
 use crate::valid::{Sticky, ValidMirror, ValidRule, WeightedTarget};
 use crate::wire::{self, Fallback, ValueMatcher};
 
+/// What metrics call the requests that no rule routes.
+const BASELINE: &str = "baseline";
+
 impl Check {
     pub(super) fn rules(&mut self, rules: &[wire::Rule], path: &Path) -> Vec<ValidRule> {
         let given = rules.iter().filter_map(|rule| rule.name.clone());
@@ -18,6 +21,9 @@ impl Check {
             let valid = |name: &String| (1..=128).contains(&name.len()) && !name.chars().any(char::is_control);
             if !rule.name.as_ref().is_none_or(valid) {
                 let message = "must be 1 to 128 characters without control characters";
+                self.problem(path.index(index).key("name"), message);
+            } else if rule.name.as_deref() == Some(BASELINE) {
+                let message = "must not be `baseline`: metrics call so what no rule routes";
                 self.problem(path.index(index).key("name"), message);
             }
         }
@@ -57,6 +63,7 @@ impl Check {
         };
         Some(ValidRule {
             name,
+            is_named: rule.name.is_some(),
             route_key,
             targets,
             sticky_by,

@@ -98,14 +98,7 @@ impl Check {
         if let Some(text) = &wire.per_try_timeout {
             valid.route.per_try_timeout = self.ok(path.key("perTryTimeout"), duration::parse_positive(text));
         }
-        let request_timeout = valid.route.request_timeout;
-        if valid.route.per_try_timeout.is_some_and(|limit| limit > request_timeout) && !request_timeout.is_zero() {
-            let message = format!(
-                "is longer than requestTimeout, which is {}: make it shorter, or leave it out",
-                duration::text(request_timeout)
-            );
-            self.problem(path.key("perTryTimeout"), message);
-        }
+        self.compare_timeouts(&valid, wire, path);
         if let Some(pool) = &wire.connection_pool {
             let path = path.key("connectionPool");
             self.set_count(
@@ -162,6 +155,25 @@ impl Check {
         }
         self.balance(&mut valid, wire, path);
         valid
+    }
+
+    /// A value that is inherited is no problem of who inherits it.
+    fn compare_timeouts(&mut self, valid: &ValidUpstream, wire: &wire::Upstream, path: &Path) {
+        let (whole, per_try) = (valid.route.request_timeout, valid.route.per_try_timeout);
+        if whole.is_zero() || per_try.is_none_or(|per_try| per_try <= whole) {
+            return;
+        }
+        if wire.per_try_timeout.is_some() {
+            let message = format!(
+                "is longer than requestTimeout, which is {}: make it shorter, or leave it out",
+                duration::text(whole)
+            );
+            self.problem(path.key("perTryTimeout"), message);
+        } else if wire.request_timeout.is_some() {
+            let message =
+                "is shorter than perTryTimeout of `upstream`: make it longer, or give a perTryTimeout here, too";
+            self.problem(path.key("requestTimeout"), message);
+        }
     }
 
     fn balance(&mut self, valid: &mut ValidUpstream, wire: &wire::Upstream, path: &Path) {
@@ -299,5 +311,141 @@ struct NoHost(String);
 impl Display for NoHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?} is no host name, must be one such as shop.example", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use crate::decode::decode;
+    use crate::names::Target;
+    use crate::upstream::{HashKey, ValidUpstream};
+    use crate::valid::ValidConfig;
+    use crate::validate::validate;
+    use crate::wire::{LoadBalancer, Protocol};
+
+    fn config(upstream: Value, services: Value) -> Value {
+        json!({"routing": {"defaultTarget": "d"}, "upstream": upstream, "services": services})
+    }
+
+    fn valid(upstream: Value, services: Value) -> ValidConfig {
+        decode(&config(upstream, services), validate).unwrap()
+    }
+
+    #[track_caller]
+    fn check(config: &Value, expected: &[&str]) {
+        let problems: Vec<String> = match decode(config, validate) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(problems, expected);
+    }
+
+    #[test]
+    fn what_the_documents_give_as_defaults_are_the_defaults() {
+        let written = json!({
+            "protocol": "http1", "connectTimeout": "5s", "requestTimeout": "30s", "loadBalancer": "roundRobin",
+            "connectionPool": {"maxConnections": 100, "idleTimeout": "90s"},
+            "circuitBreaker": {"maxConnections": 1024, "maxPendingRequests": 1024, "maxRequests": 1024, "maxRetries": 3},
+            "outlierDetection": {"consecutive5xx": 5, "interval": "10s", "baseEjectionTime": "30s"},
+            "retries": {"attempts": 2, "on": ["connect-failure", "refused-stream", "reset-before-request"]},
+        });
+        assert_eq!(valid(written, json!({})).upstream, ValidUpstream::default());
+        assert_eq!(valid(json!({}), json!({})).upstream, ValidUpstream::default());
+    }
+
+    #[test]
+    fn a_service_has_what_it_is_given_and_the_defaults_for_the_rest() {
+        let upstream = json!({"protocol": "http2", "circuitBreaker": {"maxRequests": 7}, "loadBalancer": "maglev",
+                              "hashBy": {"header": "X-User"}});
+        let services = json!({
+            "a": {"circuitBreaker": {"maxRetries": 9}, "requestTimeout": "0s"},
+            "b": {"loadBalancer": "random", "connectTimeout": "250ms"},
+            "c": {"loadBalancer": "ringHash"},
+        });
+        let config = valid(upstream, services);
+        let of = |name: &str| config.upstream_of(&Target::parse(name).unwrap());
+        assert_eq!(of("elsewhere"), &config.upstream);
+        assert_eq!(
+            (of("a").protocol, of("a").load_balancer),
+            (Protocol::Http2, LoadBalancer::Maglev)
+        );
+        assert_eq!(
+            (
+                of("a").circuit_breaker.max_requests,
+                of("a").circuit_breaker.max_retries
+            ),
+            (7, 9)
+        );
+        assert_eq!(
+            (of("b").connect_timeout, &of("b").route.hash_by),
+            (Duration::from_millis(250), &None)
+        );
+        let Some(HashKey::Header(name)) = &of("c").route.hash_by else {
+            panic!("{:?}", of("c"));
+        };
+        assert_eq!(name.as_str(), "x-user");
+        let words: Vec<_> = config.routing.route_policies.values().collect();
+        assert_eq!(words, ["timeout=0s", "hash=none"]);
+    }
+
+    #[test]
+    fn every_problem_is_reported_with_its_path() {
+        check(
+            &config(
+                json!({"connectTimeout": "0s", "requestTimeout": "soon", "perTryTimeout": "1m", "hashBy": {"header": "a"},
+                       "circuitBreaker": {"maxRequests": 0, "maxRetries": 0}, "retries": {"attempts": 11, "on": []},
+                       "outlierDetection": {"interval": "0s", "consecutive5xx": 0}}),
+                json!({
+                    "a": {"healthCheck": {"grpc": true}, "hashBy": {"header": "a", "cookie": "b"}, "loadBalancer": "maglev"},
+                    "b": {"healthCheck": {"path": "no", "unhealthyThreshold": 0}, "tls": {"ca": "relative.pem"}},
+                    "c": {"healthCheck": {}, "tls": {"clientCert": "/c.pem", "sni": "a b"}},
+                    "d": {"tls": {"clientKey": "/k.pem"}, "perTryTimeout": "0s"},
+                }),
+            ),
+            &[
+                "upstream.connectTimeout: is \"0s\", must be more than 0",
+                "upstream.requestTimeout: \"soon\" is no duration, must be a whole number and a unit, as in 500ms, 30s, 5m, 1h",
+                "upstream.perTryTimeout: is longer than requestTimeout, which is 30s: make it shorter, or leave it out",
+                "upstream.circuitBreaker.maxRequests: is 0, must be at least 1",
+                "upstream.outlierDetection.interval: is \"0s\", must be more than 0",
+                "upstream.retries.attempts: must be at most 10: each one is more work for a target in trouble",
+                "upstream.retries.on: is empty: for no retries set `attempts: 0`",
+                "upstream.hashBy: is for load balancers that hash: set `loadBalancer: ringHash` or `maglev`, or leave it out",
+                "services.a.hashBy: must have exactly one of header: NAME, cookie: NAME, sourceAddress: true",
+                "services.a.healthCheck: asks by gRPC, which the protocol http1 can't carry: set `protocol: http2`, or ask a \
+                 path",
+                "services.b.healthCheck.path: \"no\" must begin with a slash: \"/no\"",
+                "services.b.healthCheck.unhealthyThreshold: is 0, must be at least 1",
+                "services.b.tls.ca: must be the whole path of a file, beginning with a slash",
+                "services.c.healthCheck: must have exactly one of path: PATH, grpc: true, tcp: true",
+                "services.c.tls.sni: \"a b\" is no host name, must be one such as shop.example",
+                "services.c.tls: `clientKey` is missing: a certificate is no use without its key",
+                "services.d.perTryTimeout: is \"0s\", must be more than 0",
+                "services.d.tls: `clientCert` is missing: a key is no use without its certificate",
+            ],
+        );
+    }
+
+    #[test]
+    fn names_of_fields_and_values_are_checked() {
+        check(
+            &config(
+                json!({"protocl": "http1", "retries": {"on": ["connect-failure", "never"]}, "loadBalancer": "sticky"}),
+                json!({"a": {"endpoint": ["b:1"], "protocol": 2}}),
+            ),
+            &[
+                "services.a.endpoint: unknown field, did you mean `endpoints`?",
+                "services.a.protocol: is the number 2, must be one of http1, http2, auto",
+                "upstream.loadBalancer: is \"sticky\", must be one of roundRobin, leastRequest, random, ringHash, maglev",
+                "upstream.protocl: unknown field, did you mean `protocol`?",
+                "upstream.retries.on[1]: is \"never\", must be one of connect-failure, refused-stream, reset-before-request, \
+                 reset, gateway-error, 5xx, retriable-4xx, cancelled, deadline-exceeded, internal, resource-exhausted, \
+                 unavailable",
+            ],
+        );
     }
 }
