@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,6 +17,8 @@ use hyper_util::server::conn::auto;
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+
+use crate::grpc::{self, Echoed};
 
 /// The longest delay that a request can ask for.
 pub const MAX_DELAY: Duration = Duration::from_secs(60);
@@ -28,7 +30,7 @@ const MAX_HEADER_BYTES: u32 = 1 << 20;
 /// A running echo server; dropping it closes its port and its connections.
 ///
 /// It speaks HTTP/1.1 and HTTP/2 without TLS on one port and answers every request with 200 and an [`Echo`] as JSON.
-/// `?delay_ms=N` delays the answer by N milliseconds.
+/// `?delay_ms=N` delays the answer by N milliseconds. Of a gRPC call it sends back the messages, as they come.
 pub struct EchoServer {
     name: String,
     address: SocketAddr,
@@ -175,11 +177,15 @@ async fn serve(connection: TcpStream, name: Arc<str>, seen: Arc<Mutex<Seen>>) {
     let _ = server.serve_connection(TokioIo::new(connection), answer).await;
 }
 
-async fn answer(echo: Echo, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(echo: Echo, request: Request<Incoming>) -> Result<Response<Either<Full<Bytes>, Echoed>>, Infallible> {
+    let media_type = request.headers().get(http::header::CONTENT_TYPE);
+    if media_type.is_some_and(|media_type| media_type == grpc::GRPC) {
+        return Ok(grpc::echo(&echo.service, request).map(Either::Right));
+    }
     let delay = delay(request.uri().query().unwrap_or_default());
     let _ = request.into_body().collect().await;
     tokio::time::sleep(delay).await;
-    let mut response = Response::new(Full::from(echo.to_json()));
+    let mut response = Response::new(Either::Left(Full::from(echo.to_json())));
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);
     Ok(response)
