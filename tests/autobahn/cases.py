@@ -1,4 +1,7 @@
-"""Runs the cases against a server and prints a line of JSON for each verdict: cases.py URL [EXCLUDED...]."""
+"""Runs the cases against a server and prints a line of JSON for each verdict: cases.py URL [CASE...].
+
+A case is named or, with `*`, all that begin so; after `!` it is left out. None named are all.
+"""
 
 import asyncio
 import json
@@ -8,9 +11,11 @@ import kosoku
 
 
 async def main():
-    url, *excluded = sys.argv[1:]
+    url, *cases = sys.argv[1:]
+    named = [case for case in cases if not case.startswith("!")]
+    left_out = [case[1:] for case in cases if case.startswith("!")]
     try:
-        results = await kosoku.run_fuzzingclient(url, None, excluded, concurrency=4)
+        results = await kosoku.run_fuzzingclient(url, named or None, left_out, concurrency=4)
     except kosoku.FailureError as failure:
         results = failure.results
     for result in results:

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 use crate::artifacts;
 
+/// How often a verdict that differs is asked for again. In many cases two things race, such as an answer and the end of its
+/// connection, and on a busy machine any may be too late.
+pub const SECOND_LOOKS: usize = 3;
+
 /// Whether suites run in full: `SIDETRACK_FULL`, which `scripts/test --full` sets.
 pub fn is_full() -> bool {
     std::env::var_os("SIDETRACK_FULL").is_some_and(|value| !value.is_empty())
@@ -92,4 +96,28 @@ impl FromIterator<(String, Verdict)> for Verdicts {
     fn from_iter<T: IntoIterator<Item = (String, Verdict)>>(cases: T) -> Self {
         Self(cases.into_iter().collect())
     }
+}
+
+/// `found` has the verdicts `expected`; cases that differ get [`SECOND_LOOKS`] by `again`, at both.
+///
+/// # Panics
+/// If a case differs each time, calling the way to `found` by its `name`.
+pub async fn assert_same(
+    name: &str,
+    mut expected: Verdicts,
+    mut found: Verdicts,
+    again: impl AsyncFn(&[&str]) -> (Verdicts, Verdicts),
+) {
+    for _ in 0..SECOND_LOOKS {
+        let differences = expected.differences(&found);
+        if differences.is_empty() {
+            return;
+        }
+        let cases: Vec<_> = differences.into_iter().map(|(case, ..)| case).collect();
+        let (expected_now, found_now) = again(&cases).await;
+        expected.replace(expected_now);
+        found.replace(found_now);
+    }
+    let differences = expected.differences(&found);
+    assert!(differences.is_empty(), "{name}: {differences:#?}");
 }

@@ -34,9 +34,6 @@ const PATIENCE_OF_A_CASE: &str = "3";
 /// All parts on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// How often a verdict that differs is asked for again: what is closed and what is answered first is a race in many cases.
-const SECOND_LOOKS: usize = 3;
-
 /// One way to the server.
 struct Target<'t> {
     name: &'t str,
@@ -93,24 +90,13 @@ async fn compare(bare: Target<'_>, ours: Vec<Target<'_>>) {
     }
     let expected = verdicts.remove(0);
     for (target, found) in ours.iter().zip(verdicts) {
-        assert_same(&bare, expected.clone(), target, found).await;
+        let again = async |cases: &[&str]| {
+            let sections: Vec<_> = cases.iter().map(|case| section(case)).collect();
+            let runs = (bare.start(&[&sections]), target.start(&[&sections]));
+            (runs.0.verdicts().await, runs.1.verdicts().await)
+        };
+        suite::assert_same(target.name, expected.clone(), found, again).await;
     }
-}
-
-async fn assert_same(bare: &Target<'_>, mut expected: Verdicts, target: &Target<'_>, mut found: Verdicts) {
-    for _ in 0..SECOND_LOOKS {
-        let sections = expected.differences(&found).into_iter().map(|(case, ..)| section(case));
-        let sections: Vec<String> = sections.map(str::to_owned).collect();
-        if sections.is_empty() {
-            return;
-        }
-        let sections: Vec<&str> = sections.iter().map(String::as_str).collect();
-        let (again, ours_again) = (bare.start(&[&sections]), target.start(&[&sections]));
-        expected.replace(again.verdicts().await);
-        found.replace(ours_again.verdicts().await);
-    }
-    let differences = expected.differences(&found);
-    assert!(differences.is_empty(), "{}: {differences:#?}", target.name);
 }
 
 /// h2spec at work.
