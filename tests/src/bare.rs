@@ -12,15 +12,10 @@ pub struct BareEnvoy {
 impl BareEnvoy {
     /// Starts one before the server on the port `server`, and waits until it is ready.
     ///
-    /// It speaks `codec` (`AUTO` or `HTTP2`, by Envoy's names) with clients and, as `protocol: auto` in our own
-    /// configuration, what the client speaks with the server; with `http1_only`, HTTP/1.1 with the server.
-    pub async fn start(server: u16, codec: &str, http1_only: bool) -> Self {
+    /// It speaks `codec` (`AUTO` or `HTTP2`, by Envoy's names) with clients, and with the server, as `protocol: auto` in
+    /// our own configuration, what the client speaks.
+    pub async fn start(server: u16, codec: &str) -> Self {
         let (port, admin) = (free_port(), free_port());
-        let upstream = if http1_only {
-            "explicit_http_config: {http_protocol_options: {}}"
-        } else {
-            "use_downstream_protocol_config: {http_protocol_options: {}, http2_protocol_options: {}}"
-        };
         let mut process = Envoy::start(&format!(
             r#"
 admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
@@ -48,7 +43,7 @@ static_resources:
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        {upstream}
+        use_downstream_protocol_config: {{http_protocol_options: {{}}, http2_protocol_options: {{}}}}
     load_assignment:
       cluster_name: server
       endpoints:

@@ -73,6 +73,12 @@ impl Verdicts {
         failed.map(|(case, _)| case.as_str()).collect()
     }
 
+    /// Those of the cases that `other` has, too.
+    pub fn of_cases_in(&self, other: &Self) -> Self {
+        let cases = self.0.iter().filter(|(case, _)| other.0.contains_key(*case));
+        cases.map(|(case, verdict)| (case.clone(), verdict.clone())).collect()
+    }
+
     /// Takes over `other`'s verdicts of the cases that are in it.
     pub fn replace(&mut self, other: Self) {
         self.0.extend(other.0);

@@ -77,7 +77,7 @@ async fn check(name: &str, key_sources: &str, key: &str, way: Way) {
         }
         failing = verdicts(name, server, front.ports.http, &failing.failed()).await;
     }
-    let bare = BareEnvoy::start(server, "AUTO", false).await;
+    let bare = BareEnvoy::start(server, "AUTO").await;
     let through_bare = verdicts("through a bare Envoy", server, bare.port, &failing.failed()).await;
     let differences = through_bare.differences(&failing);
     assert!(differences.is_empty(), "{name}: {differences:#?}");

@@ -43,7 +43,7 @@ async fn what_passes_through_a_bare_envoy_passes_through_us() {
     let server = free_port();
     let _server = interop_server(server).await;
     let front = Front::start(server).await;
-    let bare = BareEnvoy::start(server, "HTTP2", false).await;
+    let bare = BareEnvoy::start(server, "HTTP2").await;
 
     let through_bare = all_verdicts("through a bare Envoy", bare.port, None).await;
     assert!(through_bare.failed().len() <= 1, "{:?}", through_bare.failed());

@@ -46,8 +46,8 @@ async fn verdicts_are_those_of_a_bare_envoy() {
     let server = EchoServer::bind("echo", ([127, 0, 0, 1], 0).into()).await.unwrap();
     let server = server.address().port();
     let front = Front::start(server).await;
-    let bare = BareEnvoy::start(server, "AUTO", false).await;
-    let bare_http2 = BareEnvoy::start(server, "HTTP2", false).await;
+    let bare = BareEnvoy::start(server, "AUTO").await;
+    let bare_http2 = BareEnvoy::start(server, "HTTP2").await;
     let target = |name, port, path: &str| Target {
         name,
         port,
