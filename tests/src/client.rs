@@ -12,9 +12,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::Echo;
+use crate::{Echo, Trust};
 
 /// A request; its URI is the path.
 pub type Request = http::Request<Full<Bytes>>;
@@ -27,7 +28,7 @@ pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub enum Protocol {
     /// HTTP/1.1 with keep-alive.
     Http1,
-    /// HTTP/2 without TLS, with prior knowledge.
+    /// HTTP/2; without TLS with prior knowledge.
     Http2,
 }
 
@@ -35,6 +36,8 @@ pub enum Protocol {
 pub struct Client {
     protocol: Protocol,
     address: SocketAddr,
+    tls: Option<Trust>,
+    certificate: Option<Vec<u8>>,
     connection: Option<Connection>,
 }
 
@@ -78,8 +81,23 @@ impl Client {
         Self {
             protocol,
             address: (Ipv4Addr::LOCALHOST, port).into(),
+            tls: None,
+            certificate: None,
             connection: None,
         }
+    }
+
+    /// A client that speaks TLS.
+    pub fn over_tls(protocol: Protocol, port: u16, trust: &Trust) -> Self {
+        Self {
+            tls: Some(trust.clone()),
+            ..Self::new(protocol, port)
+        }
+    }
+
+    /// The certificate (DER) that the server has shown on the last connection.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.certificate.as_deref()
     }
 
     /// Sends a request and reads the whole response.
@@ -96,18 +114,19 @@ impl Client {
     /// # Errors
     /// If there is no response.
     pub async fn begin(&mut self, mut request: http::Request<Body>) -> anyhow::Result<Response<Incoming>> {
-        let authority = self.address.to_string();
+        let address = self.address.to_string();
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
         Ok(match self.open_connection().await? {
             Connection::Http1(connection) => {
-                request
-                    .headers_mut()
-                    .entry(HOST)
-                    .or_insert(HeaderValue::try_from(authority)?);
+                let host = HeaderValue::try_from(address)?;
+                request.headers_mut().entry(HOST).or_insert(host);
                 connection.send_request(request).await?
             }
             Connection::Http2(connection) => {
                 let path = request.uri().path_and_query().context("a request has a path")?.clone();
-                let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path);
+                let host = request.headers_mut().remove(HOST);
+                let authority = host.as_ref().map_or(address.as_bytes(), HeaderValue::as_bytes);
+                let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path);
                 *request.uri_mut() = uri.build()?;
                 connection.send_request(request).await?
             }
@@ -139,16 +158,35 @@ impl Client {
         }
         let open = match open {
             Some(connection) => connection,
-            None => Connection::open(self.protocol, self.address).await?,
+            None => self.new_connection().await?,
         };
         Ok(self.connection.insert(open))
+    }
+
+    async fn new_connection(&mut self) -> anyhow::Result<Connection> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let Some(trust) = &self.tls else {
+            return Connection::over(self.protocol, stream).await;
+        };
+        let offered = match self.protocol {
+            Protocol::Http1 => "http/1.1",
+            Protocol::Http2 => "h2",
+        };
+        let stream = trust.connect(stream, &[offered]).await?;
+        let tls = stream.get_ref().1;
+        let certificate = tls.peer_certificates().and_then(|certificates| certificates.first());
+        self.certificate = certificate.map(|certificate| certificate.to_vec());
+        anyhow::ensure!(tls.alpn_protocol() == Some(offered.as_bytes()), "not agreed: {offered}");
+        Connection::over(self.protocol, stream).await
     }
 }
 
 impl Connection {
-    async fn open(protocol: Protocol, address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+    async fn over(
+        protocol: Protocol,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> anyhow::Result<Self> {
         let io = TokioIo::new(stream);
         // A connection's error reaches the request that waits on it.
         Ok(match protocol {

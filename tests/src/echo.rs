@@ -44,7 +44,7 @@ const MAX_HEADER_BYTES: u32 = 1 << 20;
 /// | `unread` | without reading the request's body |
 /// | `pipe` | the request's body and trailers, as they arrive |
 ///
-/// An upgrade to `websocket` is accepted, and every byte comes back; gRPC's health checks are told SERVING.
+/// An upgrade to `websocket` is accepted, and every byte comes back; of a gRPC call the messages do, as they come; gRPC's health checks are told SERVING.
 pub struct EchoServer {
     address: SocketAddr,
     state: Arc<State>,

@@ -2,33 +2,43 @@
 //!
 //! A test starts [echo servers](EchoServer) as targets, writes a [config file](ConfigFile), starts
 //! [`sidetrack up`](Sidetrack), [`sidetrack agent`](Agent) or [Envoy] as child processes, and sends requests
-//! with a [client](Client). Binary and filter are [built](artifacts) before the first use, so no test runs a stale one.
+//! with a [client](Client). A [suite] of others runs through a [server behind us](Front) and through a [bare
+//! Envoy](BareEnvoy), and their verdicts are compared. Binary and filter are [built](artifacts) before the first use, so no test runs a stale one.
 //!
 //! Nothing waits for a fixed time: [`poll_until`] asks until the answer is right or the deadline has passed. Processes
 //! end with the value that owns them, by their id, and a test that fails prints what they wrote.
 
 pub mod artifacts;
+mod bare;
 mod client;
 mod config;
 mod echo;
+mod front;
+mod grpc;
 mod poll;
 mod ports;
 mod process;
 mod raw;
 mod running;
 mod stats;
+pub mod suite;
+mod tls;
 mod traffic;
 
+pub use bare::BareEnvoy;
 pub use client::{Answer, Body, Client, Protocol, Request, get};
-pub use config::{ConfigFile, Services, config_text};
+pub use config::{ConfigFile, Services, config_text, config_with};
 pub use echo::{Behaviour, Echo, EchoServer, MAX_DELAY};
+pub use front::{Front, Way, services};
+pub use grpc::{GrpcConnection, GrpcStream};
 pub use poll::{PATIENCE, poll_until};
 pub use ports::{FixedPorts, Ports, free_port};
 pub use process::Process;
 pub use raw::{RawConnection, RawServer, SilentPort};
 pub use running::{Agent, Envoy, Sidetrack, render, render_for, sidetrack};
-pub use rustix::process::Signal;
+pub use rustix::process::{Pid, Signal};
 pub use stats::Stats;
+pub use tls::{Authority, Handshake, Identity, TlsServer, Trust};
 pub use traffic::{Outcome, Traffic, until_served_by};
 
 /// Whether the tests are to take the time that the whole of what they show takes, which `SIDETRACK_FULL=1` says: larger
