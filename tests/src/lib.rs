@@ -40,9 +40,3 @@ pub use rustix::process::{Pid, Signal};
 pub use stats::Stats;
 pub use tls::{Authority, Handshake, Identity, TlsServer, Trust};
 pub use traffic::{Outcome, Traffic, until_served_by};
-
-/// Whether the tests are to take the time that the whole of what they show takes, which `SIDETRACK_FULL=1` says: larger
-/// bodies, more requests, longer silence. Without it they show the same in small.
-pub fn is_full() -> bool {
-    std::env::var_os("SIDETRACK_FULL").is_some_and(|value| value == "1")
-}

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use sidetrack_tests::suite::is_full;
 use sidetrack_tests::{Client, ConfigFile, PATIENCE, Ports, Protocol, Services, Sidetrack, config_text, poll_until};
 use tokio::task::JoinSet;
 

@@ -1,8 +1,8 @@
 //! Connections to a target are kept, shared and limited.
 
+use sidetrack_tests::suite::is_full;
 use sidetrack_tests::{
-    Behaviour, Client, ConfigFile, PATIENCE, Ports, Protocol, Services, Sidetrack, Stats, config_text, is_full,
-    poll_until,
+    Behaviour, Client, ConfigFile, PATIENCE, Ports, Protocol, Services, Sidetrack, Stats, config_text, poll_until,
 };
 use tokio::task::JoinSet;
 
