@@ -154,7 +154,6 @@ fn stat(name: &str, tags: &[(&str, &str)]) -> Stat {
     Stat {
         name: name.to_owned(),
         tags: tags.collect(),
-        ..Default::default()
     }
 }
 
