@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use sidetrack_routing::ValidConfig;
+use sidetrack_routing::wire::Mode;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -23,6 +24,8 @@ use crate::xds::{Ads, Proxies};
 pub struct Options {
     /// The configuration file.
     pub config: PathBuf,
+    /// The mode that goes before the file's.
+    pub mode: Option<Mode>,
     /// Where Envoys find the filter's code.
     pub code: FilterCode,
     /// The node id of the Envoy that belongs to this agent, if one does.
@@ -117,7 +120,7 @@ async fn follow(options: Options, snapshots: watch::Sender<Arc<Snapshots>>, stat
     let mut last_rejected = String::new();
     // Once before the first change: the file may have changed before it was watched.
     loop {
-        match load(file).await {
+        match load(file, options.mode).await {
             Ok(Loaded { config: new, .. }) if new == *snapshots.borrow().config() => {
                 if !std::mem::take(&mut last_rejected).is_empty() {
                     info!(file = %file.display(), "the file is mended, the configuration in force is what it says");
@@ -163,9 +166,9 @@ fn note_in_force(snapshots: &Snapshots, file: &Path) {
 }
 
 /// Reads a large file on a thread that may block.
-async fn load(file: &Path) -> Result<Loaded, InvalidConfig> {
+async fn load(file: &Path, mode: Option<Mode>) -> Result<Loaded, InvalidConfig> {
     let path = file.to_owned();
-    match tokio::task::spawn_blocking(move || config::load(&path)).await {
+    match tokio::task::spawn_blocking(move || config::load(&path, mode)).await {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }

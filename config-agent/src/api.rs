@@ -1,5 +1,6 @@
 //! The agent's HTTP API.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use axum::extract::State;
@@ -27,6 +28,9 @@ struct Readiness {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rejected: Vec<String>,
     proxies: Vec<Proxy>,
+    /// The Envoys that can't be served, and why. They don't make the agent unready: no other agent could serve them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    refused: BTreeMap<String, String>,
 }
 
 /// Serves the API on `listener` until `shutdown`.
@@ -56,6 +60,7 @@ async fn readyz(State(status): State<Status>) -> (StatusCode, Json<Readiness>) {
         rules: report.rules,
         rejected: report.rejected,
         proxies: report.proxies,
+        refused: report.refused,
     };
     (
         if ready {

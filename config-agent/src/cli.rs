@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use sidetrack_routing::ValidConfig;
+use sidetrack_routing::wire::Mode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -109,6 +110,9 @@ struct ConfigFile {
     /// The configuration file.
     #[arg(short, long, value_name = "CONFIG")]
     config: PathBuf,
+    /// What Envoy stands before, sidecar or gateway; goes before server.mode.
+    #[arg(long, env = "PROXY_MODE", value_name = "MODE", value_parser = parse_mode)]
+    mode: Option<Mode>,
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +157,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             let command = envoy::find(envoy.as_deref())?;
             let options = Options {
                 config: file.config,
+                mode: file.mode,
                 code: filter.code()?,
                 own_envoy: None,
             };
@@ -167,6 +172,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             let config = file.load()?;
             let options = Options {
                 config: file.config,
+                mode: file.mode,
                 code: filter.code()?,
                 own_envoy: None,
             };
@@ -254,10 +260,18 @@ impl Stop {
     }
 }
 
+fn parse_mode(text: &str) -> Result<Mode, &'static str> {
+    match text {
+        "sidecar" => Ok(Mode::Sidecar),
+        "gateway" => Ok(Mode::Gateway),
+        _ => Err("must be sidecar or gateway"),
+    }
+}
+
 impl ConfigFile {
     /// The configuration; what is doubtful in it goes to standard error.
     fn load(&self) -> Result<ValidConfig, InvalidConfig> {
-        let Loaded { config, warnings } = config::load(&self.config)?;
+        let Loaded { config, warnings } = config::load(&self.config, self.mode)?;
         for warning in warnings {
             eprintln!("{warning}");
         }

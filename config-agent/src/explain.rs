@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use sidetrack_routing::{
-    Explanation, InvalidTable, Outcome, Request, RouteTable, TriedRule, ValidRouting, compile, explain,
+    Explanation, InvalidTable, Outcome, Request, RouteTable, TriedRule, ValidRouting, compile, explain, target_of,
 };
 
 /// A request to be explained.
@@ -30,6 +30,8 @@ pub struct Answer {
     method: String,
     host: String,
     path: String,
+    /// The targets that share the requests of this host's baseline.
+    baseline: Vec<String>,
     #[serde(flatten)]
     explanation: Explanation,
 }
@@ -68,7 +70,15 @@ pub fn answer(routing: &ValidRouting, question: Question) -> Result<Answer, Inva
         random: RandomState::new().hash_one(now),
     };
     let explanation = explain(&table, &request);
+    let baseline = match routing.host_baseline(&host) {
+        Some(target) => vec![target.to_string()],
+        None => {
+            let shares = routing.default_targets.iter().filter(|weighted| weighted.weight > 0);
+            shares.map(|weighted| weighted.target.to_string()).collect()
+        }
+    };
     Ok(Answer {
+        baseline,
         method,
         host,
         path,
@@ -136,12 +146,14 @@ impl Answer {
             sources,
             rules,
         } = &self.explanation;
+        let baseline = format!("the baseline ({})", self.baseline.join(" or "));
         write!(out, "{} {}{} goes to ", self.method, self.host, self.path)?;
         match outcome {
             Outcome::Target { rule, cluster, mirror } => {
-                match cluster.split_once('|') {
-                    Some((target, _)) => writeln!(out, "{target}, or to the baseline if that can't take it")?,
-                    None => writeln!(out, "{cluster}")?,
+                let target = target_of(cluster);
+                match cluster.contains('|') {
+                    true => writeln!(out, "{target}, or to {baseline} if that can't take it")?,
+                    false => writeln!(out, "{target}")?,
                 }
                 writeln!(out, "  by the rule {rule}")?;
                 if let Some(mirror) = mirror {
@@ -149,7 +161,7 @@ impl Answer {
                 }
             }
             Outcome::Baseline { reason } => {
-                writeln!(out, "the baseline")?;
+                writeln!(out, "{baseline}")?;
                 let why = match *reason {
                     "no_key" => "it carries no route key",
                     "invalid_key" => "its route key is longer than 256 bytes or has characters that no key has",
@@ -229,13 +241,13 @@ mod tests {
     fn a_decision_reads_well() {
         assert_eq!(
             ask(&[("X-Route-Key", "k"), ("X-User", "qa-1")]).to_text(),
-            "GET shop/b goes to b:80, or to the baseline if that can't take it\n  by the rule second\n\nroute key: k\n  \
+            "GET shop/b goes to b:80, or to the baseline (d:80) if that can't take it\n  by the rule second\n\nroute key: k\n  \
              header x-route-key: k\n\nrules of this key, in order:\n  ✗ k@a:80\n      ✗ path: must be /a or below; is \
              /b\n  ✓ second\n      ✓ header x-user: must be qa-…; is qa-1\n"
         );
         assert_eq!(
             ask(&[]).to_text(),
-            "GET shop/b goes to the baseline\n  because it carries no route key (no_key)\n\nroute key: none\n  header \
+            "GET shop/b goes to the baseline (d:80)\n  because it carries no route key (no_key)\n\nroute key: none\n  header \
              x-route-key: nothing there\n"
         );
     }

@@ -1,8 +1,10 @@
 //! How the agent is doing: what is in force, what was rejected, and who has what.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sidetrack_routing::ValidConfig;
 use tokio::sync::watch;
 
 use crate::render::Snapshots;
@@ -37,6 +39,8 @@ pub struct Report {
     pub rejected: Vec<String>,
     /// The connected Envoys.
     pub proxies: Vec<Proxy>,
+    /// The node ids of those that were turned away, each with the reason.
+    pub refused: BTreeMap<String, String>,
 }
 
 impl Status {
@@ -66,6 +70,17 @@ impl Status {
         }
     }
 
+    /// Why the agent has turned its own Envoy away, if it has.
+    pub fn own_envoy_refused(&self) -> Option<String> {
+        let own = self.own_envoy.as_ref()?;
+        self.proxies.refused().remove(&own.node)
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> ValidConfig {
+        self.snapshots.borrow().config().clone()
+    }
+
     /// The state now.
     pub fn report(&self) -> Report {
         let (version, rules) = {
@@ -79,6 +94,7 @@ impl Status {
             version,
             rules,
             proxies,
+            refused: self.proxies.refused(),
         }
     }
 

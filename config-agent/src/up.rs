@@ -22,7 +22,7 @@ use crate::status::Status;
 ///
 /// # Errors
 ///
-/// Envoy's version isn't supported, a port is taken, the filter's code is missing, or Envoy or the agent ended by itself.
+/// Envoy isn't fit, a port is taken, the filter's code is missing, or Envoy or the agent ended by itself.
 pub async fn run(
     mut options: Options,
     config: ValidConfig,
@@ -59,26 +59,33 @@ pub async fn run(
 
     let mut reopen_logs = signal(SignalKind::user_defined1())?;
     let mut agent = std::pin::pin!(agent.run(std::future::pending()));
-    let mut announced = std::pin::pin!(announce(status, admin, &config));
+    let mut announced = std::pin::pin!(announce(status.clone(), admin, &config));
     let mut is_announced = false;
     let ended = loop {
         tokio::select! {
             result = &mut agent => break result,
             status = envoy.exited() => bail!("Envoy ended by itself: {}; what it said is above", status?),
-            () = &mut announced, if !is_announced => is_announced = true,
+            result = &mut announced, if !is_announced => {
+                is_announced = true;
+                result?;
+            }
             _ = reopen_logs.recv() => envoy.signal(Signal::USR1),
             () = shutdown() => break Ok(()),
         }
     };
     info!("stopping");
-    envoy.stop(shutdown()).await;
+    let drain_time = status.config().server.drain_time;
+    envoy.stop(drain_time, shutdown()).await;
     ended
 }
 
 /// Says once where requests can be sent: when Envoy serves the configuration.
-async fn announce(status: Status, admin: Admin, config: &ValidConfig) {
+async fn announce(status: Status, admin: Admin, config: &ValidConfig) -> anyhow::Result<()> {
     let poll = Duration::from_millis(20);
     while !admin.is_live().await {
+        if let Some(reason) = status.own_envoy_refused() {
+            bail!(reason);
+        }
         sleep(poll).await;
     }
     status.set_own_envoy_live();
@@ -98,6 +105,7 @@ async fn announce(status: Status, admin: Admin, config: &ValidConfig) {
         SocketAddr::new(ip, config.server.metrics_port)
     );
     println!("       admin on http://127.0.0.1:{}", config.server.admin_port);
+    Ok(())
 }
 
 /// Envoys share ports without a word, so ours must be free before it starts.

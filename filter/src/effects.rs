@@ -5,7 +5,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::{MapType, MetricType, Status};
 use sidetrack_routing::{
     Destination, EXPLAIN_HEADER, FoundKey, MIRROR_HEADER, MISS_HEADER, RequestHead, RouteDecision, RouteTable,
-    STEERING_HEADER, merged_baggage,
+    STEERING_HEADER, merged_baggage, target_of,
 };
 
 use crate::request::EnvoyHead;
@@ -88,7 +88,7 @@ fn hand_on(table: &RouteTable, key: Option<&FoundKey>) -> Result<(), Status> {
 fn note_decision(decision: &RouteDecision<'_>) -> Result<(), Status> {
     let text = match decision.destination {
         Destination::Target { rule, cluster, .. } => {
-            let target = cluster.split('|').next().unwrap_or_default();
+            let target = target_of(cluster);
             format!("rule={}; target={target}; reason=matched", rule.name())
         }
         Destination::Baseline(reason) => format!("rule=-; target=baseline; reason={reason}"),

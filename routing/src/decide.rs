@@ -7,6 +7,7 @@ use crate::layout::{EffectKind, Subject, Test};
 use crate::sources::{cookie, host, percent, query};
 use crate::split;
 use crate::table::{Condition, RouteTable, Rule, Source};
+use crate::valid::target_of;
 
 /// The head of a request, and what else a decision may depend on, as whoever has them can show them.
 pub trait RequestHead {
@@ -264,7 +265,7 @@ fn choose<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead) -> Option
 /// The choice by what the client sticks by, or `None` if it has no such thing.
 fn sticky_choice<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead) -> Option<Option<usize>> {
     // The target's own name: whether its cluster falls back makes no difference to who goes there.
-    let own = |cluster: &'t str| cluster.split('|').next().unwrap_or_default().as_bytes();
+    let own = |cluster: &'t str| target_of(cluster).as_bytes();
     let by_value =
         |value: &[u8]| split::by_value(rule.targets().map(|(cluster, weight)| (own(cluster), weight)), value);
     let mut choice = None;

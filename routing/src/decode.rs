@@ -473,7 +473,8 @@ mod tests {
                 "routing.rules[1]: is the number 17, must be a mapping",
                 "routing.rules[3]: is false, must be a mapping",
                 "routing.rules[4].pathPrefixes[0]: is true, must be text: put it in quotes",
-                "server.x: unknown field, expected one of httpPort, grpcPort, metricsPort, bindAddress, adminPort",
+                "server.x: unknown field, expected one of httpPort, grpcPort, metricsPort, bindAddress, adminPort, mode, tls, \
+                 drainTime",
                 "server.httpPort: is 0, must be a number from 1 to 65535",
                 "routing.rules[2].routeKey: is empty, must be 1 to 256 visible characters",
                 "routing.rules[4].targetService: \"a b\" is no host name and no IP address, must be HOST or HOST:PORT, \

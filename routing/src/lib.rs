@@ -33,6 +33,7 @@ mod compile;
 mod conflicts;
 mod decide;
 mod decode;
+mod duration;
 mod explain;
 mod headers;
 mod key;
@@ -43,6 +44,7 @@ mod problem;
 mod sources;
 mod split;
 mod table;
+mod upstream;
 mod valid;
 mod validate;
 pub mod wire;
@@ -65,8 +67,12 @@ pub use names::{
 pub use problem::{Path, Problem, Segment};
 pub use sources::baggage::merged as merged_baggage;
 pub use table::{Condition, InvalidTable, RouteTable, Rule, Source};
+pub use upstream::{
+    CircuitBreaker, ConnectionPool, HashKey, HealthCheck, OutlierDetection, Probe, RoutePolicy, ValidUpstream,
+    ValidUpstreamTls,
+};
 pub use valid::{
-    KeySource, Sticky, ValidAgent, ValidConfig, ValidMirror, ValidRouting, ValidRule, ValidServer, ValidService,
-    WeightedTarget,
+    KeySource, ServerTls, Sticky, ValidAgent, ValidConfig, ValidMirror, ValidRouting, ValidRule, ValidServer,
+    ValidService, ValidTracing, WeightedTarget, target_of,
 };
 pub use validate::{validate, validate_routing};

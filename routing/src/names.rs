@@ -276,6 +276,14 @@ impl Target {
         })
     }
 
+    /// The target at this address.
+    pub(crate) fn on(ip: IpAddr, port: u16) -> Self {
+        Self {
+            host: Host::Ip(ip),
+            port,
+        }
+    }
+
     /// The host.
     pub fn host(&self) -> &Host {
         &self.host
@@ -288,7 +296,7 @@ impl Target {
 }
 
 impl Host {
-    fn parse(text: &str) -> Result<Self, InvalidTarget> {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidTarget> {
         let invalid = || InvalidTarget::Host(text.to_owned());
         if let Some(inner) = text.strip_prefix('[') {
             let address = inner.strip_suffix(']').and_then(|ip| ip.parse::<Ipv6Addr>().ok());

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::matchers::{HostPattern, Method, PathTest, ValueTest};
 use crate::names::{HeaderName, HeaderValue, RouteKey, Target};
+use crate::sources::host::without_port;
+use crate::upstream::{RoutePolicy, ValidUpstream, ValidUpstreamTls};
+use crate::wire::Mode;
 
 /// A configuration with nothing wrong in it.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,8 +19,12 @@ pub struct ValidConfig {
     pub agent: ValidAgent,
     /// Which request goes where.
     pub routing: ValidRouting,
-    /// Where targets live that are no DNS names of their own.
+    /// How targets are spoken to.
+    pub upstream: ValidUpstream,
+    /// Targets with something of their own.
     pub services: BTreeMap<Target, ValidService>,
+    /// Where spans are sent to.
+    pub tracing: Option<ValidTracing>,
 }
 
 /// Envoy's addresses. The ports are distinct and not 0.
@@ -32,6 +40,30 @@ pub struct ValidServer {
     pub metrics_port: u16,
     /// Envoy's admin interface, on loopback.
     pub admin_port: u16,
+    /// What this Envoy stands before.
+    pub mode: Option<Mode>,
+    /// The files of the certificate that clients see, and of its key, on Envoy's machine.
+    pub tls: Option<ServerTls>,
+    /// How long requests under way may take when it is stopped.
+    pub drain_time: Duration,
+}
+
+/// The certificate that clients see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Its file.
+    pub cert: String,
+    /// The file of its key.
+    pub key: String,
+}
+
+/// Where spans are sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidTracing {
+    /// The collector: OTLP over gRPC, without TLS.
+    pub otlp: Target,
+    /// Of 1,000,000 traces that begin here, how many are sampled.
+    pub per_million: u32,
 }
 
 /// The agent's addresses. The ports differ from each other and from the server's.
@@ -58,6 +90,10 @@ pub struct ValidRouting {
     pub debug_header: bool,
     /// The baseline: at least one target, their weights' sum isn't 0.
     pub default_targets: Vec<WeightedTarget>,
+    /// The baselines of hosts that have their own: a host in lower case, or `*.` and what follows any labels.
+    pub hosts: BTreeMap<String, Target>,
+    /// In one word, how the routes to a target differ from those to others, where they do.
+    pub route_policies: BTreeMap<Target, String>,
     /// In the order of precedence.
     pub rules: Vec<ValidRule>,
 }
@@ -117,6 +153,8 @@ pub struct ValidRule {
     pub remove_headers: Vec<HeaderName>,
     /// Whether the baseline takes what the targets can't.
     pub falls_back: bool,
+    /// That baseline, if it isn't the default target: that of the rule's hosts.
+    pub host_baseline: Option<Target>,
     /// Where copies go.
     pub mirror: Option<ValidMirror>,
     /// The moment from which on the rule doesn't exist, in milliseconds since 1970.
@@ -143,34 +181,81 @@ pub struct ValidMirror {
     pub per_million: u32,
 }
 
-/// Where a target lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A target with something of its own.
+#[derive(Clone, Debug, PartialEq)]
 pub struct ValidService {
-    /// At least one, each one once.
+    /// Where it lives, each endpoint once; none: its name is a DNS name.
     pub endpoints: Vec<Target>,
+    /// How it is spoken to.
+    pub upstream: ValidUpstream,
+    /// TLS to it.
+    pub tls: Option<ValidUpstreamTls>,
+}
+
+impl ValidConfig {
+    /// How `target` is spoken to.
+    pub fn upstream_of(&self, target: &Target) -> &ValidUpstream {
+        self.services
+            .get(target)
+            .map_or(&self.upstream, |service| &service.upstream)
+    }
+
+    /// The policies of routes to targets that have their own, by the word for each.
+    pub fn route_policies(&self) -> BTreeMap<&str, &RoutePolicy> {
+        let policies = self.routing.route_policies.iter();
+        policies
+            .map(|(target, name)| (name.as_str(), &self.upstream_of(target).route))
+            .collect()
+    }
 }
 
 impl ValidRule {
-    /// The cluster of `target` for this rule: the target's own, or the one that falls back to the baseline.
+    /// The cluster of `target` for this rule: the target's own, or one that falls back to the baseline, or one whose
+    /// routes have a policy of their own: `TARGET|BASELINE#POLICY`.
     pub fn cluster(&self, target: &Target, routing: &ValidRouting) -> String {
-        if self.falls_back && !routing.is_baseline(target) {
-            target.fallback_cluster()
-        } else {
-            target.to_string()
+        let mut cluster = target.to_string();
+        match (&self.host_baseline, self.falls_back) {
+            (None, true) if !routing.is_default(target) => cluster += "|baseline",
+            (Some(baseline), true) if baseline != target => {
+                cluster += "|";
+                cluster += &baseline.to_string();
+            }
+            _ => {}
         }
+        if let Some(policy) = routing.route_policies.get(target) {
+            cluster += "#";
+            cluster += policy;
+        }
+        cluster
     }
+}
+
+/// The target of a cluster that a rule names.
+pub fn target_of(cluster: &str) -> &str {
+    cluster.split(['|', '#']).next().unwrap_or_default()
 }
 
 impl ValidRouting {
+    /// The baseline of the host in `authority`, if it has one of its own.
+    pub fn host_baseline(&self, authority: &str) -> Option<&Target> {
+        let host = without_port(authority.as_bytes()).to_ascii_lowercase();
+        let host = String::from_utf8_lossy(&host);
+        self.hosts.get(host.as_ref()).or_else(|| {
+            let dots = host
+                .char_indices()
+                .filter(|(index, character)| *character == '.' && *index > 0);
+            let mut suffixes = dots.filter_map(|(index, _)| host.get(index..));
+            suffixes.find_map(|suffix| self.hosts.get(&format!("*{suffix}")))
+        })
+    }
+
     /// Whether `target` is one of the default targets.
-    pub fn is_baseline(&self, target: &Target) -> bool {
+    pub fn is_default(&self, target: &Target) -> bool {
         self.default_targets.iter().any(|default| default.target == *target)
     }
-}
 
-impl Target {
-    /// The name of the cluster that is this target as long as it can take requests, and the baseline otherwise.
-    pub fn fallback_cluster(&self) -> String {
-        format!("{self}|baseline")
+    /// Whether `target` is the baseline of any host.
+    pub fn is_baseline(&self, target: &Target) -> bool {
+        self.is_default(target) || self.hosts.values().any(|baseline| baseline == target)
     }
 }

@@ -42,6 +42,32 @@ pub fn envoy() -> PathBuf {
     path
 }
 
+/// The Envoy of this version, such as `1.37`, whatever `ENVOY_BIN` is.
+///
+/// # Panics
+/// If it isn't there.
+pub fn envoy_of(version: &str) -> PathBuf {
+    let path = workspace().join(".tools/envoy").join(version).join("envoy");
+    assert!(
+        path.is_file(),
+        "no Envoy at {}: run scripts/install-tools envoy@{version}",
+        path.display()
+    );
+    path
+}
+
+/// Which release this Envoy says it is, such as `1.37.0`.
+///
+/// # Panics
+/// If it doesn't say.
+pub fn release(envoy: &Path) -> String {
+    let output = Command::new(envoy).arg("--version").output();
+    let text = String::from_utf8(output.expect("Envoy can be started").stdout).unwrap();
+    // PROGRAM  version: COMMIT/1.37.0/Clean/RELEASE/BoringSSL
+    let release = text.rsplit(' ').next().and_then(|build| build.split('/').nth(1));
+    release.expect(&text).to_owned()
+}
+
 fn target_dir() -> PathBuf {
     let named = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     workspace().join(named)

@@ -26,7 +26,7 @@ pub use poll::{PATIENCE, poll_until};
 pub use ports::{FixedPorts, Ports, free_port};
 pub use process::Process;
 pub use raw::RawConnection;
-pub use running::{Agent, Envoy, Sidetrack, sidetrack};
+pub use running::{Agent, Envoy, Sidetrack, render, render_for, sidetrack};
 pub use rustix::process::Signal;
 pub use stats::Stats;
 pub use traffic::{Outcome, Traffic};

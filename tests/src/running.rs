@@ -15,6 +15,25 @@ pub fn sidetrack(arguments: &[&str]) -> Command {
     command
 }
 
+/// The configuration that `sidetrack render` prints for the Envoy of the tests.
+///
+/// # Panics
+/// If it prints none.
+pub fn render(config: &Path, arguments: &[&str]) -> String {
+    render_for(&artifacts::envoy(), config, arguments)
+}
+
+/// The same for this Envoy.
+///
+/// # Panics
+/// If it prints none.
+pub fn render_for(envoy: &Path, config: &Path, arguments: &[&str]) -> String {
+    let mut command = sidetrack(&["render", "--envoy-version", &artifacts::release(envoy), "-c"]);
+    let output = command.arg(config).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// `sidetrack up`: the agent and its Envoy.
 pub struct Sidetrack(Process);
 
@@ -30,13 +49,24 @@ pub struct Envoy {
 impl Sidetrack {
     /// Starts it, without waiting for anything.
     pub fn spawn(config: &Path) -> Self {
+        Self::spawn_on(&artifacts::envoy(), config)
+    }
+
+    /// The same with this Envoy.
+    pub fn spawn_on(envoy: &Path, config: &Path) -> Self {
         let mut command = sidetrack(&["up", "-c"]);
-        Self(Process::spawn("sidetrack up", command.arg(config)))
+        command.arg(config).arg("--envoy").arg(envoy);
+        Self(Process::spawn("sidetrack up", &mut command))
     }
 
     /// Starts it and waits until its Envoy serves the config; the ports are those of the config.
     pub async fn up(config: &Path, ports: &Ports) -> Self {
-        let mut started = Self::spawn(config);
+        Self::up_on(&artifacts::envoy(), config, ports).await
+    }
+
+    /// The same with this Envoy.
+    pub async fn up_on(envoy: &Path, config: &Path, ports: &Ports) -> Self {
+        let mut started = Self::spawn_on(envoy, config);
         ready(&mut started.0, ports.api, "/readyz").await;
         started
     }
@@ -55,10 +85,15 @@ impl Agent {
 impl Envoy {
     /// Starts an Envoy with this bootstrap (YAML), without waiting for anything.
     pub fn start(bootstrap: &str) -> Self {
+        Self::start_on(&artifacts::envoy(), bootstrap)
+    }
+
+    /// The same with this Envoy.
+    pub fn start_on(envoy: &Path, bootstrap: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path: PathBuf = directory.path().join("bootstrap.yaml");
         std::fs::write(&path, bootstrap).unwrap();
-        let mut command = Command::new(artifacts::envoy());
+        let mut command = Command::new(envoy);
         command.args([
             "--disable-hot-restart",
             "--concurrency",

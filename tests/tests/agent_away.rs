@@ -1,11 +1,10 @@
 //! The agent is killed, comes back, or isn't there yet.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sidetrack_tests::{
     Agent, Client, ConfigFile, Envoy, PATIENCE, Ports, Protocol, Services, Signal, Traffic, config_text, get,
-    poll_until, sidetrack,
+    poll_until, render,
 };
 
 const ROUTING: &str = r#"
@@ -20,13 +19,6 @@ routing:
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 const AWAY: Duration = Duration::from_secs(3);
-
-fn bootstrap(config: &ConfigFile) -> String {
-    let command: &mut Command = &mut sidetrack(&["render", "--bootstrap", "-c"]);
-    let output = command.arg(config.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// Waits until a request with the key is served by `expected`.
 async fn until_served_by(port: u16, expected: &str) {
@@ -45,7 +37,7 @@ async fn traffic_goes_on_while_the_agent_is_away() {
     let services = Services::start(&["baseline", "service-a", "service-b"]).await;
     let config = ConfigFile::new(&config_text(&ports, &services, ROUTING));
     let mut agent = Agent::start(&config.path(), &ports).await;
-    let _envoy = Envoy::start(&bootstrap(&config));
+    let _envoy = Envoy::start(&render(&config.path(), &["--bootstrap"]));
     until_served_by(ports.http, "service-a").await;
 
     let requests = [("/api", "service-a"), ("/", "baseline")];
@@ -89,7 +81,7 @@ async fn an_envoy_started_while_the_agent_is_away_serves_the_baseline_then_the_r
     let ports = Ports::free();
     let services = Services::start(&["baseline", "service-a"]).await;
     let config = ConfigFile::new(&config_text(&ports, &services, ROUTING));
-    let bootstrap = bootstrap(&config);
+    let bootstrap = render(&config.path(), &["--bootstrap"]);
 
     let started = Instant::now();
     let envoy = Envoy::start(&bootstrap);

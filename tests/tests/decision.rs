@@ -112,7 +112,7 @@ fn explained(config: &ConfigFile, path: &str, headers: &[(&str, &str)]) -> Strin
     match part("decision").as_str() {
         "target" => {
             let cluster = part("cluster");
-            let target = cluster.split('|').next().unwrap();
+            let target = cluster.split(['|', '#']).next().unwrap();
             format!("rule={}; target={target}; reason=matched", part("rule"))
         }
         decision => format!("rule=-; target={decision}; reason={}", part("reason")),
@@ -215,7 +215,7 @@ async fn explain_says_why_to_a_person() {
         (
             ["--path=/x", "-Hx-route-key: sandbox", "-HX-User: qa-7"],
             &[
-                "goes to service-b:80, or to the baseline if that can't take it",
+                "goes to service-b:80, or to the baseline (baseline:80) if that can't take it",
                 "by the rule qa",
                 "✗ api",
                 "✗ path: must be /api or below; is /x",
@@ -226,7 +226,7 @@ async fn explain_says_why_to_a_person() {
         (
             ["--path=/x", "-HX-User: qa-7", "-HA: b"],
             &[
-                "goes to the baseline",
+                "goes to the baseline (baseline:80)",
                 "no_key",
                 "header x-route-key: nothing there",
                 "cookie key: nothing there",

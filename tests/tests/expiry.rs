@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use humantime::format_rfc3339_millis;
 use sidetrack_tests::{
     Agent, Client, ConfigFile, Envoy, PATIENCE, Ports, Protocol, Services, Sidetrack, Signal, config_text, poll_until,
-    sidetrack,
+    render,
 };
 
 /// Time enough for a busy machine to put the rule in force.
@@ -81,12 +81,7 @@ async fn a_rule_stops_at_its_moment_without_the_agent() {
     let services = Services::start(&["baseline", "target", "next"]).await;
     let file = ConfigFile::new(&config_text(&ports, &services, BEFORE));
     let mut agent = Agent::start(&file.path(), &ports).await;
-    let bootstrap = sidetrack(&["render", "--bootstrap", "-c"])
-        .arg(file.path())
-        .output()
-        .unwrap();
-    assert!(bootstrap.status.success());
-    let _envoy = Envoy::start(&String::from_utf8(bootstrap.stdout).unwrap());
+    let _envoy = Envoy::start(&render(&file.path(), &["--bootstrap"]));
     let mut client = Client::new(Protocol::Http1, ports.http);
     until_served_by(&mut client, "never", "target").await;
     ends_in_time(&ports, &services, &file, async || {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use sidetrack_tests::{
     Client, ConfigFile, Envoy, PATIENCE, Ports, Process, Protocol, Services, Sidetrack, artifacts, config_text,
-    free_port, poll_until, sidetrack,
+    free_port, poll_until, render,
 };
 
 const SERVICES: [&str; 6] = ["main", "canary", "service-a", "service-b", "service-c", "shadow"];
@@ -145,12 +145,6 @@ async fn observe(ports: &Ports) -> Observed {
     Observed { cases, users, canary }
 }
 
-fn rendered(config: &ConfigFile) -> String {
-    let output = sidetrack(&["render", "-c"]).arg(config.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// Waits until the rules are in force on this port.
 async fn until_ready(process: &mut Process, port: u16) {
     let mut client = Client::new(Protocol::Http1, port);
@@ -173,7 +167,7 @@ async fn an_envoy_without_an_agent_answers_as_one_with_it() {
     let config = ConfigFile::new(&config_text(&with_agent, &services, &routing));
     let bare_config = ConfigFile::new(&config_text(&bare, &services, &routing));
     let mut sidetrack = Sidetrack::up(&config.path(), &with_agent).await;
-    let mut envoy = Envoy::start(&rendered(&bare_config));
+    let mut envoy = Envoy::start(&render(&bare_config.path(), &[]));
     until_ready(&mut sidetrack, with_agent.http).await;
     until_ready(&mut envoy, bare.http).await;
 
@@ -210,7 +204,7 @@ async fn func_e_runs_it() {
     let ports = Ports::free();
     let config = ConfigFile::new(&config_text(&ports, &services, &routing(free_port())));
     let path = config.path().with_file_name("envoy.yaml");
-    std::fs::write(&path, rendered(&config)).unwrap();
+    std::fs::write(&path, render(&config.path(), &[])).unwrap();
     let home = path.parent().unwrap();
     let mut command = Command::new("func-e");
     command.args(["run", "-c"]).arg(&path).args(["--log-level", "warning"]);

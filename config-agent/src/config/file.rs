@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use sidetrack_routing::wire::{Config, Mode};
 use sidetrack_routing::{Problem, ValidConfig, Warning, decode, validate, warnings};
 use thiserror::Error;
 
@@ -104,12 +105,12 @@ impl fmt::Display for LocatedWarning {
     }
 }
 
-/// Reads the configuration file `path`.
+/// Reads the configuration file `path`; a `mode` goes before the one in it.
 ///
 /// # Errors
 ///
 /// Every problem of form, or else every problem of content; see [`InvalidConfig`].
-pub fn load(path: &Path) -> Result<Loaded, InvalidConfig> {
+pub fn load(path: &Path, mode: Option<Mode>) -> Result<Loaded, InvalidConfig> {
     let bytes = read(path)?;
     let at = |position, problem| Located {
         file: path.to_owned(),
@@ -152,6 +153,14 @@ pub fn load(path: &Path) -> Result<Loaded, InvalidConfig> {
             .collect();
         located.sort_by_key(|problem| problem.position);
         InvalidConfig::Problems(located)
+    };
+    let validate = |config: &Config| match mode {
+        None => validate(config),
+        Some(_) => {
+            let mut config = config.clone();
+            config.server.mode = mode;
+            validate(&config)
+        }
     };
     let config = decode(&document.value, validate).map_err(located)?;
     if !document.problems.is_empty() {
@@ -198,7 +207,7 @@ mod tests {
     fn said(text: impl AsRef<[u8]>) -> Vec<String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        match load(file.path()) {
+        match load(file.path(), None) {
             Ok(_) => Vec::new(),
             Err(invalid) => {
                 let name = format!("{}:", file.path().display());
@@ -256,7 +265,7 @@ mod tests {
                     targetService: c}\n";
         std::fs::write(file.path(), text).unwrap();
         let name = file.path().display().to_string();
-        let warnings: Vec<_> = load(file.path())
+        let warnings: Vec<_> = load(file.path(), None)
             .unwrap()
             .warnings
             .iter()
@@ -308,7 +317,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         assert!(
-            load(Path::new("no/such.yaml"))
+            load(Path::new("no/such.yaml"), None)
                 .unwrap_err()
                 .to_string()
                 .starts_with("no/such.yaml: can't be read: ")

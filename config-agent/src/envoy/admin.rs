@@ -15,6 +15,15 @@ pub struct Admin {
     address: SocketAddr,
 }
 
+/// What is under way at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Active {
+    /// Requests without a whole response, streams among them.
+    pub requests: u64,
+    /// Requests that became connections of another protocol: WebSockets.
+    pub upgraded: u64,
+}
+
 impl Admin {
     /// The one on `port`.
     pub fn on(port: u16) -> Self {
@@ -39,19 +48,24 @@ impl Admin {
         Ok(())
     }
 
-    /// How many requests are under way, those to the admin interface aside.
+    /// What is under way, requests to the admin interface aside.
     ///
     /// # Errors
     ///
     /// Envoy doesn't answer.
-    pub async fn active_requests(&self) -> anyhow::Result<u64> {
-        let stats = self
-            .call(Method::GET, "/stats?filter=^http\\.(http|grpc)\\.downstream_rq_active$")
-            .await?;
-        Ok(stats
-            .lines()
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-            .sum())
+    pub async fn active(&self) -> anyhow::Result<Active> {
+        let path = "/stats?filter=^http\\.(http|grpc)\\.downstream_(rq|cx_upgrades)_active$";
+        let stats = self.call(Method::GET, path).await?;
+        let sum = |name: &str| -> u64 {
+            let lines = stats.lines().filter_map(|line| line.split_once(": "));
+            let named = lines.filter(|(stat, _)| stat.ends_with(name));
+            named.filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
+        };
+        let upgraded = sum(".downstream_cx_upgrades_active");
+        Ok(Active {
+            requests: sum(".downstream_rq_active").saturating_sub(upgraded),
+            upgraded,
+        })
     }
 
     async fn call(&self, method: Method, path: &str) -> anyhow::Result<String> {

@@ -29,11 +29,8 @@ impl EnvoyCommand {
         }
         let text = output(&program, "--version").await?;
         let release = release(&text).with_context(|| {
-            format!(
-                "{} isn't an Envoy: --version prints `{}`",
-                program.display(),
-                text.trim()
-            )
+            let said = text.trim().lines().next().unwrap_or_default();
+            format!("{} isn't an Envoy: --version prints `{said}`", program.display())
         })?;
         release.parse().with_context(|| program.display().to_string())
     }

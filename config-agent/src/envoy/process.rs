@@ -11,11 +11,8 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::admin::Admin;
+use super::admin::{Active, Admin};
 use super::find::EnvoyCommand;
-
-/// How long requests under way may take when Envoy is stopped.
-const DRAIN_TIME: Duration = Duration::from_secs(30);
 
 /// How long Envoy may take to exit after that.
 const EXIT_TIME: Duration = Duration::from_secs(5);
@@ -77,10 +74,11 @@ impl Envoy {
         }
     }
 
-    /// Stops it: no new connections, requests under way are finished, then it exits. `hurry` cuts the wait short.
-    pub async fn stop(&mut self, hurry: impl Future<Output = ()>) {
+    /// Stops it: no new connections, requests under way are finished for at most `drain_time`, then it exits, which closes
+    /// the connections that are left. `hurry` cuts the wait short.
+    pub async fn stop(&mut self, drain_time: Duration, hurry: impl Future<Output = ()>) {
         tokio::select! {
-            () = drain(self.admin) => {}
+            () = drain(self.admin, drain_time) => {}
             () = hurry => info!("not waiting for requests under way"),
             _ = self.child.wait() => return,
         }
@@ -92,23 +90,30 @@ impl Envoy {
     }
 }
 
-async fn drain(admin: Admin) {
+/// WebSockets aren't waited for: they end when one side wants, which may be never.
+async fn drain(admin: Admin, time: Duration) {
     if let Err(error) = admin.drain().await {
         warn!(%error, "requests under way can't be waited for");
         return;
     }
-    let deadline = Instant::now() + DRAIN_TIME;
+    let deadline = Instant::now() + time;
     let mut said = 0;
     loop {
-        match admin.active_requests().await {
-            Ok(0) | Err(_) => return,
-            Ok(active) if Instant::now() >= deadline => {
-                warn!(active, "requests are still under way, they are broken off");
+        match admin.active().await {
+            Err(_) => return,
+            Ok(Active { requests: 0, upgraded }) => {
+                if upgraded > 0 {
+                    info!(upgraded, "WebSockets are closed");
+                }
                 return;
             }
-            Ok(active) if active != said => {
-                info!(active, "waiting for requests under way");
-                said = active;
+            Ok(Active { requests, .. }) if Instant::now() >= deadline => {
+                warn!(requests, "requests are still under way, they are broken off");
+                return;
+            }
+            Ok(Active { requests, .. }) if requests != said => {
+                info!(requests, "waiting for requests under way");
+                said = requests;
             }
             Ok(_) => {}
         }

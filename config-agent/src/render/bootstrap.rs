@@ -23,16 +23,15 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
     ExplicitHttpConfig, UpstreamProtocolOptions,
 };
 use prost::Name;
-use sidetrack_routing::ValidConfig;
+use sidetrack_routing::{Target, ValidConfig};
 
-use super::cluster::{
-    baseline, fallback_cluster, falling_back, static_baseline, static_baseline_clusters, static_cluster, targets,
-};
+use super::cluster::{aggregate_clusters, static_baseline_clusters, static_cluster, static_names, targets};
 use super::envoy::EnvoyVersion;
 use super::filter::{FilterCode, discovered_filter, static_filter};
 use super::listener::{Port, static_listener};
 use super::metrics::{admin_cluster, metrics_listener, stats_config};
 use super::proto::{address, any, duration, from_agent, loopback};
+use super::tracing::collector;
 
 /// How long an Envoy that can do without the agent waits for it when it starts.
 const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -63,10 +62,12 @@ pub fn dynamic_bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
 /// baseline are in it. Targets and rules come from the agent; a change of anything else needs a new bootstrap.
 pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, envoy: EnvoyVersion) -> Bootstrap {
     let filter = discovered_filter(&config.routing, code, envoy);
-    let baseline = static_baseline(config);
-    let listeners = Port::ALL.map(|port| static_listener(config, port, &baseline, filter.clone(), envoy));
+    let names = static_names(config);
+    let name = |target: &Target| names.get(target).cloned().unwrap_or_else(|| target.to_string());
+    let listeners = Port::ALL.map(|port| static_listener(config, port, &name, filter.clone(), envoy));
     let mut clusters = static_baseline_clusters(config);
     clusters.extend([agent_cluster(config), admin_cluster(&config.server)]);
+    clusters.extend(config.tracing.iter().map(collector));
     Bootstrap {
         static_resources: Some(StaticResources {
             listeners: listeners
@@ -90,15 +91,15 @@ pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, 
 /// Everything in one, for an Envoy that has no agent. A change needs a new one.
 pub fn whole_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, envoy: EnvoyVersion) -> Bootstrap {
     let filter = static_filter(&config.routing, code, envoy);
-    let baseline = baseline(config);
-    let listeners = Port::ALL.map(|port| static_listener(config, port, &baseline, filter.clone(), envoy));
+    let listeners = Port::ALL.map(|port| static_listener(config, port, &ToString::to_string, filter.clone(), envoy));
     let own = targets(config)
         .into_iter()
         .map(|target| static_cluster(config, target.to_string(), target));
-    let falling_back = falling_back(config)
-        .into_iter()
-        .map(|target| fallback_cluster(config, target));
-    let clusters = own.chain(falling_back).chain([admin_cluster(&config.server)]).collect();
+    let clusters = own
+        .chain(aggregate_clusters(config))
+        .chain([admin_cluster(&config.server)])
+        .chain(config.tracing.iter().map(collector))
+        .collect();
     Bootstrap {
         static_resources: Some(StaticResources {
             listeners: listeners

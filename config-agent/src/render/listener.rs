@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::common::mutation_rules::v3 as rules;
-use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
+use envoy_types::pb::envoy::config::core::v3::{Http2ProtocolOptions, KeepaliveSettings, TypedExtensionConfig};
 use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
@@ -14,13 +14,25 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
     HttpConnectionManager, HttpFilter, Rds, http_filter,
 };
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation;
+use sidetrack_routing::wire::Mode;
 use sidetrack_routing::{INTERNAL_HEADERS, ValidConfig};
 
+use super::cluster::ClusterName;
 use super::envoy::EnvoyVersion;
 use super::filter::{FilterCode, discovered_filter};
+use super::local_reply::local_replies;
 use super::log::access_logs;
-use super::proto::{address, any, flag, from_agent};
-use super::route::{Baseline, route_configuration};
+use super::proto::{address, any, duration, flag, from_agent};
+use super::route::route_configuration;
+use super::tls::{Certificate, downstream_tls};
+use super::tracing::{sampled_without_request_id, tracing};
+
+/// How long a request's head may take.
+const REQUEST_HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often a client of HTTP/2 is asked whether it is there, and how long its answer may take.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One of the two ports for requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,18 +66,23 @@ impl Port {
         }
     }
 
-    /// Streams last as long as they last.
-    fn timeout(self) -> Duration {
+    /// Whether requests have a time limit, streams aside. On grpcPort all are streams.
+    fn has_limits(self) -> bool {
+        self == Self::Http
+    }
+
+    /// What clients can agree on in TLS (ALPN), the best first.
+    fn alpn(self) -> &'static [&'static str] {
         match self {
-            Self::Http => Duration::from_secs(30),
-            Self::Grpc => Duration::ZERO,
+            Self::Http => &["h2", "http/1.1"],
+            Self::Grpc => &["h2"],
         }
     }
 }
 
-/// The routes of `port`, whose baseline are the clusters `baseline`.
-pub(super) fn routes(config: &ValidConfig, port: Port, baseline: &Baseline) -> RouteConfiguration {
-    route_configuration(port.name(), &config.routing, baseline, port.timeout())
+/// The routes of `port`, with the baselines' clusters named so.
+pub(super) fn routes(config: &ValidConfig, port: Port, cluster_name: &ClusterName<'_>) -> RouteConfiguration {
+    route_configuration(port.name(), config, cluster_name, port.has_limits())
 }
 
 /// The listener of `port`, which asks the agent for its routes and its filter's table.
@@ -79,6 +96,7 @@ pub(super) fn listener(config: &ValidConfig, port: Port, code: &FilterCode, envo
         port,
         RouteSpecifier::Rds(rds),
         discovered_filter(&config.routing, code, envoy),
+        Certificate::FromAgent,
         envoy,
     )
 }
@@ -87,15 +105,16 @@ pub(super) fn listener(config: &ValidConfig, port: Port, code: &FilterCode, envo
 pub(super) fn static_listener(
     config: &ValidConfig,
     port: Port,
-    baseline: &Baseline,
+    cluster_name: &ClusterName<'_>,
     filter: HttpFilter,
     envoy: EnvoyVersion,
 ) -> Listener {
     listener_with(
         config,
         port,
-        RouteSpecifier::RouteConfig(routes(config, port, baseline)),
+        RouteSpecifier::RouteConfig(routes(config, port, cluster_name)),
         filter,
+        Certificate::FromFiles,
         envoy,
     )
 }
@@ -105,8 +124,10 @@ fn listener_with(
     port: Port,
     routes: RouteSpecifier,
     filter: HttpFilter,
+    certificate: Certificate,
     envoy: EnvoyVersion,
 ) -> Listener {
+    let tls = config.server.tls.as_ref();
     let connection_manager = HttpConnectionManager {
         stat_prefix: port.name().to_owned(),
         codec_type: port.codec().into(),
@@ -121,6 +142,16 @@ fn listener_with(
             upgrade_type: "websocket".to_owned(),
             ..Default::default()
         }],
+        // Clients that are gone without a word, and those that never finish a request's head, make room for others.
+        http2_protocol_options: Some(http2_with_keepalive()),
+        request_headers_timeout: duration(REQUEST_HEADERS_TIMEOUT),
+        // Each route has its own.
+        stream_idle_timeout: duration(Duration::ZERO),
+        proxy_100_continue: true,
+        local_reply_config: Some(local_replies(port == Port::Grpc)),
+        tracing: config.tracing.as_ref().map(|to| tracing(to, &config.routing)),
+        request_id_extension: config.tracing.is_some().then(sampled_without_request_id),
+        use_remote_address: flag(config.server.mode == Some(Mode::Gateway)),
         generate_request_id: flag(false),
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
         ..Default::default()
@@ -134,8 +165,22 @@ fn listener_with(
         address: Some(address(config.server.bind_address, port.number(config))),
         filter_chains: vec![FilterChain {
             filters: vec![network_filter],
+            transport_socket: tls.map(|tls| downstream_tls(tls, port.alpn(), certificate)),
             ..Default::default()
         }],
+        ..Default::default()
+    }
+}
+
+fn http2_with_keepalive() -> Http2ProtocolOptions {
+    Http2ProtocolOptions {
+        connection_keepalive: Some(KeepaliveSettings {
+            interval: duration(KEEPALIVE_INTERVAL),
+            timeout: duration(KEEPALIVE_TIMEOUT),
+            ..Default::default()
+        }),
+        // WebSocket over HTTP/2 (RFC 8441).
+        allow_connect: true,
         ..Default::default()
     }
 }

@@ -9,12 +9,18 @@ mod cluster;
 mod envoy;
 mod filter;
 mod listener;
+mod local_reply;
 mod log;
+mod matching;
 mod metrics;
 mod proto;
+mod retry;
 mod route;
 mod snapshot;
 mod snapshots;
+mod tls;
+mod tracing;
+mod upstream;
 mod yaml;
 
 pub use bootstrap::{dynamic_bootstrap, static_bootstrap, whole_bootstrap};

@@ -1,228 +1,280 @@
-//! The routes: those for requests with a key, in front of the one for all others.
+//! The routes, in this order:
 //!
-//! A request that may carry a key takes a route `enter`, which switches the filter on. The filter writes the steering
-//! header or the miss header; that makes Envoy pick the route again, now a `target` or `baseline`. All other requests take
-//! `baseline` at once and never enter the VM.
+//! 1. `baseline`, for requests that can't carry a key: they never enter the VM.
+//! 2. `target`, for requests that the filter has decided: by the steering header.
+//! 3. `enter`, for requests that may carry a key: it switches the filter on. The filter writes the steering header or the
+//!    miss header, and that makes Envoy pick the route again.
+//! 4. `baseline`, for those that are left.
+//!
+//! On httpPort each of them is there twice: for requests with a time limit, and for streams, which have none.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use envoy_types::pb::envoy::config::route::v3::retry_policy::{
-    RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
-};
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, RequestMirrorPolicy};
-use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_action::hash_policy::{
+    ConnectionProperties, Cookie, Header, PolicySpecifier,
+};
+use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, HashPolicy, RequestMirrorPolicy};
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::{
-    FilterConfig, HeaderMatcher, QueryParameterMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration,
-    RouteMatch, VirtualHost, WeightedCluster, header_matcher, query_parameter_matcher,
+    FilterConfig, HeaderMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, VirtualHost, WeightedCluster,
 };
-use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
-use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
-use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
 use envoy_types::pb::google::protobuf::Any;
 use sidetrack_routing::{
-    EXPLAIN_HEADER, INTERNAL_HEADERS, KeySource, MIRROR_HEADER, MISS_HEADER, STEERING_HEADER, ValidRouting,
+    HashKey, INTERNAL_HEADERS, MIRROR_HEADER, RoutePolicy, STEERING_HEADER, ValidConfig, ValidRouting,
 };
 
+use super::cluster::ClusterName;
 use super::filter::FILTER;
+use super::local_reply::ROUTE_ERROR_HEADER;
+use super::matching::{
+    carries_no_key, containing, ending, exact, matching, matching_regex, may_carry_a_key, no_stream, present,
+};
 use super::proto::{any, duration, number};
+use super::retry::{falling_back, retry_policy};
 
-/// What the target can't have begun to work on.
-const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
-
-/// And what may be done twice: a connection that breaks in the middle of it.
-const RETRY_IDEMPOTENT_ON: &str = "connect-failure,refused-stream,reset";
+/// Methods of requests that may be done twice (RFC 9110 §9.2.2).
 const IDEMPOTENT: &str = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE";
-const RETRIES: u32 = 2;
-const TARGET_RETRIES: u32 = 3;
 
-/// How often Envoy looks for an endpoint that wasn't tried yet.
-const HOST_SELECTIONS: i64 = 3;
+/// How long a request with a time limit may be without a byte in either direction.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// Says in an answer of Envoy's own why there is no other. A target's isn't passed on: metrics count by it.
-const ERROR_HEADER: &str = "x-route-error";
+/// The name of routes to the baseline, which metrics show. Routes to targets have none: there the filter says it.
+const BASELINE: &str = "baseline";
 
-/// The clusters of the default targets, and their weights.
-pub(super) type Baseline = Vec<(String, u32)>;
-
-/// The route configuration `name`. A `timeout` of zero is none.
+/// The route configuration `name`, with the baselines' clusters named so. Where requests `have_limits`, streams are told
+/// from others.
 pub(super) fn route_configuration(
     name: &str,
-    routing: &ValidRouting,
-    baseline: &Baseline,
-    timeout: Duration,
+    config: &ValidConfig,
+    cluster_name: &ClusterName<'_>,
+    have_limits: bool,
 ) -> RouteConfiguration {
-    let explained = if routing.debug_header {
-        vec![decision_header()]
-    } else {
-        Vec::new()
+    let routing = &config.routing;
+    let targets = target_routes(config, have_limits);
+    let host = |name: &str, domain: &str, baseline: &Baseline<'_>| VirtualHost {
+        name: name.to_owned(),
+        domains: vec![domain.to_owned()],
+        routes: all_routes(routing, baseline, &targets, have_limits),
+        ..Default::default()
     };
-    let enter = entries(routing).into_iter().map(|mut entry| {
-        entry.headers.push(absent(MISS_HEADER));
-        Route {
-            name: "enter".to_owned(),
-            r#match: Some(entry),
-            action: to_baseline(baseline, timeout),
-            typed_per_filter_config: [(FILTER.to_owned(), switched_on())].into(),
-            ..Default::default()
-        }
+    let hosts = routing.hosts.iter().map(|(domain, target)| {
+        let cluster = ClusterSpecifier::Cluster(cluster_name(target));
+        let policy = &config.upstream_of(target).route;
+        host(domain, domain, &Baseline { cluster, policy })
     });
-    let mirrors: BTreeSet<String> = routing
-        .rules
-        .iter()
-        .filter_map(|rule| rule.mirror.as_ref())
-        .map(|mirror| mirror.target.to_string())
-        .collect();
-    let mirrors_or_none = mirrors.iter().map(Some).chain([None]);
-    let targets = mirrors_or_none
-        .flat_map(|mirror| target_routes(mirror, timeout, &explained))
-        .collect::<Vec<_>>();
-    let ordinary = Route {
-        name: "baseline".to_owned(),
-        r#match: Some(matching(Vec::new())),
-        action: to_baseline(baseline, timeout),
-        response_headers_to_add: explained,
-        ..Default::default()
-    };
-    let host = VirtualHost {
-        name: "all".to_owned(),
-        domains: vec!["*".to_owned()],
-        routes: targets.into_iter().chain(enter).chain([ordinary]).collect(),
-        ..Default::default()
-    };
+    let default = host("all", "*", &default_baseline(config, cluster_name));
     RouteConfiguration {
         name: name.to_owned(),
-        virtual_hosts: vec![host],
+        virtual_hosts: hosts.chain([default]).collect(),
         request_headers_to_remove: INTERNAL_HEADERS.map(str::to_owned).to_vec(),
-        response_headers_to_remove: vec![ERROR_HEADER.to_owned()],
+        // Metrics count by it.
+        response_headers_to_remove: vec![ROUTE_ERROR_HEADER.to_owned()],
+        // A host is compared without its port.
+        ignore_port_in_host_matching: !routing.hosts.is_empty(),
         ..Default::default()
     }
 }
 
-/// What a request looks like that may carry a key; of each source, because any of them may be the one.
-fn entries(routing: &ValidRouting) -> Vec<RouteMatch> {
-    let sources = routing.key_sources.iter().map(|source| match source {
-        KeySource::Header(name) => matching(vec![present(name.as_str())]),
-        KeySource::Baggage(name) => matching(vec![containing("baggage", name)]),
-        KeySource::Tracestate(name) => matching(vec![containing("tracestate", name)]),
-        KeySource::Cookie(name) => matching(vec![containing("cookie", name)]),
-        KeySource::Query(name) => {
-            let present = query_parameter_matcher::QueryParameterMatchSpecifier::PresentMatch(true);
-            let parameter = QueryParameterMatcher {
-                name: name.clone(),
-                query_parameter_match_specifier: Some(present),
-            };
-            RouteMatch {
-                query_parameters: vec![parameter],
-                ..matching(Vec::new())
+/// Where requests without a target of their own go.
+struct Baseline<'c> {
+    cluster: ClusterSpecifier,
+    policy: &'c RoutePolicy,
+}
+
+fn default_baseline<'c>(config: &'c ValidConfig, cluster_name: &ClusterName<'_>) -> Baseline<'c> {
+    let targets = &config.routing.default_targets;
+    let cluster = match targets.as_slice() {
+        [only] => ClusterSpecifier::Cluster(cluster_name(&only.target)),
+        several => ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: several
+                .iter()
+                .map(|weighted| ClusterWeight {
+                    name: cluster_name(&weighted.target),
+                    weight: number(weighted.weight),
+                    ..Default::default()
+                })
+                .collect(),
+            ..Default::default()
+        }),
+    };
+    // All of them have the same; `validate` sees to it.
+    let policy = targets
+        .first()
+        .map_or(&config.upstream.route, |first| &config.upstream_of(&first.target).route);
+    Baseline { cluster, policy }
+}
+
+fn all_routes(routing: &ValidRouting, baseline: &Baseline<'_>, targets: &[Route], have_limits: bool) -> Vec<Route> {
+    let keyless = carries_no_key(routing).map(|headers| baseline.routes(headers, have_limits, &[]));
+    let enter = may_carry_a_key(routing).into_iter().map(|found| Route {
+        name: BASELINE.to_owned(),
+        r#match: Some(found),
+        action: baseline.action(have_limits),
+        typed_per_filter_config: [(FILTER.to_owned(), switched_on())].into(),
+        ..Default::default()
+    });
+    let others = baseline.routes(Vec::new(), have_limits, &explained(routing));
+    keyless
+        .into_iter()
+        .flatten()
+        .chain(targets.iter().cloned())
+        .chain(enter)
+        .chain(others)
+        .collect()
+}
+
+/// The matches of requests with a time limit, and then of all others; just the latter where none have one.
+fn with_and_without_limits(
+    headers: Vec<HeaderMatcher>,
+    have_limits: bool,
+) -> impl Iterator<Item = (Vec<HeaderMatcher>, bool)> {
+    let limited = have_limits.then(|| (headers.iter().cloned().chain(no_stream()).collect(), true));
+    limited.into_iter().chain([(headers, false)])
+}
+
+/// The routes to the cluster that the steering header names: for each policy, those to targets that fall back, of requests
+/// that may be done twice and of others, and those to targets that don't. With a mirror, for those of which it gets a copy.
+/// (The cluster of copies could be named by a header, too, but that header would have to reach the target.)
+fn target_routes(config: &ValidConfig, have_limits: bool) -> Vec<Route> {
+    let explained = explained(&config.routing);
+    let own = config.route_policies();
+    // The word for a policy ends the name of the cluster; the default has none, so it comes last.
+    let own = own
+        .into_iter()
+        .map(|(name, policy)| (Some(ending(STEERING_HEADER, &format!("#{name}"))), policy));
+    let policies: Vec<_> = own.chain([(None, &config.upstream.route)]).collect();
+    let mut routes = Vec::new();
+    for mirror in mirrors(&config.routing) {
+        let mirrored = mirror.as_ref().map(|cluster| exact(MIRROR_HEADER, cluster));
+        for (policy_match, policy) in &policies {
+            for kind in [Kind::Idempotent, Kind::FallsBack, Kind::Plain] {
+                let steered = match (kind, policy_match) {
+                    (Kind::Idempotent, _) => Some(matching_regex(":method", IDEMPOTENT.to_owned())),
+                    (Kind::Plain, None) => Some(present(STEERING_HEADER)),
+                    _ => None,
+                };
+                let falls_back = (kind != Kind::Plain).then(|| containing(STEERING_HEADER, "|"));
+                let headers: Vec<HeaderMatcher> = falls_back
+                    .into_iter()
+                    .chain(policy_match.clone())
+                    .chain(mirrored.clone())
+                    .chain(steered)
+                    .collect();
+                // What a stream has done can't be done again.
+                let variants = with_and_without_limits(headers, have_limits)
+                    .filter(|(_, is_limited)| !have_limits || kind != Kind::Idempotent || *is_limited);
+                routes.extend(variants.map(|(headers, is_limited)| Route {
+                    r#match: Some(matching(headers)),
+                    action: to_target(policy, kind, mirror.as_ref(), is_limited),
+                    response_headers_to_add: explained.clone(),
+                    ..Default::default()
+                }));
             }
         }
-        KeySource::Host(suffix) => {
-            let host = format!(r"(?i)[^.:]+{}\.?(:[0-9]+)?", suffix.replace('.', r"\."));
-            matching(vec![matching_regex(":authority", host)])
-        }
-    });
-    let asking = routing.debug_header.then(|| matching(vec![present(EXPLAIN_HEADER)]));
-    sources.chain(asking).collect()
+    }
+    routes
 }
 
-/// The routes to the cluster that the steering header names: for requests that may be done twice, and for others. With a
-/// `mirror`, for those of which it gets a copy. (The cluster of copies could be named by a header, too, but that header
-/// would have to reach the target.)
-fn target_routes(mirror: Option<&String>, timeout: Duration, explained: &[HeaderValueOption]) -> [Route; 2] {
-    let mirrored = mirror.map(|cluster| string_match(MIRROR_HEADER, MatchPattern::Exact(cluster.clone())));
-    let route = |name: &str, method: Option<HeaderMatcher>, retry_on| Route {
-        name: name.to_owned(),
-        r#match: Some(matching(
-            std::iter::once(present(STEERING_HEADER))
-                .chain(mirrored.clone())
-                .chain(method)
-                .collect(),
-        )),
-        action: to_target(mirror, retry_on, timeout),
-        response_headers_to_add: explained.to_vec(),
-        ..Default::default()
+/// Which requests a route to a target is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Those that may be done twice, for a target that falls back.
+    Idempotent,
+    /// Others for a target that falls back.
+    FallsBack,
+    /// Those for a target that doesn't.
+    Plain,
+}
+
+/// The clusters that get copies, and then none.
+fn mirrors(routing: &ValidRouting) -> Vec<Option<String>> {
+    let mirrors = routing.rules.iter().filter_map(|rule| rule.mirror.as_ref());
+    let mirrors: BTreeSet<String> = mirrors.map(|mirror| mirror.target.to_string()).collect();
+    mirrors.into_iter().map(Some).chain([None]).collect()
+}
+
+fn to_target(policy: &RoutePolicy, kind: Kind, mirror: Option<&String>, is_limited: bool) -> Option<Action> {
+    let retries = match kind {
+        Kind::Idempotent => falling_back(policy, true),
+        Kind::FallsBack => falling_back(policy, false),
+        Kind::Plain => retry_policy(policy),
     };
-    [
-        route(
-            "target-idempotent",
-            Some(matching_regex(":method", IDEMPOTENT.to_owned())),
-            RETRY_IDEMPOTENT_ON,
-        ),
-        route("target", None, RETRY_ON),
-    ]
-}
-
-fn to_target(mirror: Option<&String>, retry_on: &str, timeout: Duration) -> Option<Action> {
+    let cluster = ClusterSpecifier::ClusterHeader(STEERING_HEADER.to_owned());
     let mirror = mirror.map(|cluster| RequestMirrorPolicy {
         cluster: cluster.clone(),
         disable_shadow_host_suffix_append: true,
         ..Default::default()
     });
-    let mut action = action(
-        ClusterSpecifier::ClusterHeader(STEERING_HEADER.to_owned()),
-        retry_on,
-        timeout,
-    );
-    action.request_mirror_policies = mirror.into_iter().collect();
-    if let Some(retry) = &mut action.retry_policy {
-        // The second try goes to another endpoint of the target, the third to the baseline, where the cluster has one to
-        // fall back to; a fourth is for a baseline with a dead endpoint.
-        let previous = PreviousPrioritiesConfig { update_frequency: 2 };
-        retry.num_retries = number(TARGET_RETRIES);
-        retry.retry_priority = Some(RetryPriority {
-            name: "envoy.retry_priorities.previous_priorities".to_owned(),
-            config_type: Some(retry_priority::ConfigType::TypedConfig(any(&previous))),
-        });
-        let previous = PreviousHostsPredicate {};
-        retry.retry_host_predicate = vec![RetryHostPredicate {
-            name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-            config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any(&previous))),
-        }];
-        retry.host_selection_retry_max_attempts = HOST_SELECTIONS;
-    }
-    Some(Action::Route(action))
+    Some(Action::Route(RouteAction {
+        request_mirror_policies: mirror.into_iter().collect(),
+        ..action(cluster, policy, retries, is_limited)
+    }))
 }
 
-fn to_baseline(baseline: &Baseline, timeout: Duration) -> Option<Action> {
-    let cluster = match baseline.as_slice() {
-        [(cluster, _)] => ClusterSpecifier::Cluster(cluster.clone()),
-        clusters => {
-            let clusters = clusters.iter().map(|(cluster, weight)| ClusterWeight {
-                name: cluster.clone(),
-                weight: number(*weight),
-                ..Default::default()
-            });
-            ClusterSpecifier::WeightedClusters(WeightedCluster {
-                clusters: clusters.collect(),
+impl Baseline<'_> {
+    fn routes(&self, headers: Vec<HeaderMatcher>, have_limits: bool, explained: &[HeaderValueOption]) -> Vec<Route> {
+        with_and_without_limits(headers, have_limits)
+            .map(|(headers, is_limited)| Route {
+                name: BASELINE.to_owned(),
+                r#match: Some(matching(headers)),
+                action: self.action(is_limited),
+                response_headers_to_add: explained.to_vec(),
                 ..Default::default()
             })
-        }
-    };
-    Some(Action::Route(action(cluster, RETRY_ON, timeout)))
+            .collect()
+    }
+
+    fn action(&self, is_limited: bool) -> Option<Action> {
+        let retries = retry_policy(self.policy);
+        Some(Action::Route(action(
+            self.cluster.clone(),
+            self.policy,
+            retries,
+            is_limited,
+        )))
+    }
 }
 
-fn action(cluster: ClusterSpecifier, retry_on: &str, timeout: Duration) -> RouteAction {
+fn action(cluster: ClusterSpecifier, policy: &RoutePolicy, retries: RetryPolicy, is_limited: bool) -> RouteAction {
+    let (timeout, idle_timeout) = match is_limited {
+        true => (policy.request_timeout, IDLE_TIMEOUT),
+        false => (Duration::ZERO, Duration::ZERO),
+    };
     RouteAction {
         cluster_specifier: Some(cluster),
         timeout: duration(timeout),
-        retry_policy: Some(RetryPolicy {
-            retry_on: retry_on.to_owned(),
-            num_retries: number(RETRIES),
+        idle_timeout: duration(idle_timeout),
+        retry_policy: Some(retries),
+        hash_policy: policy.hash_by.iter().map(hash_policy).collect(),
+        ..Default::default()
+    }
+}
+
+fn hash_policy(key: &HashKey) -> HashPolicy {
+    let specifier = match key {
+        HashKey::Header(name) => PolicySpecifier::Header(Header {
+            header_name: name.as_str().to_owned(),
             ..Default::default()
         }),
+        HashKey::Cookie(name) => PolicySpecifier::Cookie(Cookie {
+            name: name.clone(),
+            ..Default::default()
+        }),
+        HashKey::SourceAddress => PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
+    };
+    HashPolicy {
+        policy_specifier: Some(specifier),
         ..Default::default()
     }
 }
 
 /// Set by the filter where the request asks for it; without a value Envoy adds no header.
-fn decision_header() -> HeaderValueOption {
-    HeaderValueOption {
+fn explained(routing: &ValidRouting) -> Vec<HeaderValueOption> {
+    let header = HeaderValueOption {
         header: Some(HeaderValue {
             key: "x-route-decision".to_owned(),
             value: "%FILTER_STATE(wasm.sidetrack.decision:PLAIN)%".to_owned(),
@@ -230,7 +282,8 @@ fn decision_header() -> HeaderValueOption {
         }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         ..Default::default()
-    }
+    };
+    if routing.debug_header { vec![header] } else { Vec::new() }
 }
 
 /// The filter of this name, with its own configuration, is on for this route.
@@ -239,55 +292,4 @@ fn switched_on() -> Any {
         config: Some(Any::default()),
         ..Default::default()
     })
-}
-
-fn matching(headers: Vec<HeaderMatcher>) -> RouteMatch {
-    RouteMatch {
-        path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-        headers,
-        ..Default::default()
-    }
-}
-
-pub(super) fn present(name: &str) -> HeaderMatcher {
-    let specifier = header_matcher::HeaderMatchSpecifier::PresentMatch(true);
-    HeaderMatcher {
-        name: name.to_owned(),
-        header_match_specifier: Some(specifier),
-        ..Default::default()
-    }
-}
-
-fn absent(name: &str) -> HeaderMatcher {
-    HeaderMatcher {
-        invert_match: true,
-        ..present(name)
-    }
-}
-
-fn containing(name: &str, part: &str) -> HeaderMatcher {
-    string_match(name, MatchPattern::Contains(part.to_owned()))
-}
-
-pub(super) fn matching_regex(name: &str, regex: String) -> HeaderMatcher {
-    string_match(
-        name,
-        MatchPattern::SafeRegex(RegexMatcher {
-            regex,
-            ..Default::default()
-        }),
-    )
-}
-
-pub(super) fn string_match(name: &str, pattern: MatchPattern) -> HeaderMatcher {
-    let matcher = StringMatcher {
-        match_pattern: Some(pattern),
-        ..Default::default()
-    };
-    let specifier = header_matcher::HeaderMatchSpecifier::StringMatch(matcher);
-    HeaderMatcher {
-        name: name.to_owned(),
-        header_match_specifier: Some(specifier),
-        ..Default::default()
-    }
 }

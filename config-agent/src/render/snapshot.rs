@@ -9,17 +9,20 @@ use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use envoy_types::pb::google::protobuf::Any;
 use prost::{Message, Name};
 use sidetrack_routing::ValidConfig;
 use twox_hash::XxHash64;
 
-use super::cluster::{baseline, cluster, discovered_endpoints, fallback_cluster, falling_back, targets};
+use super::cluster::{aggregate_clusters, cluster, discovered_endpoints, targets};
 use super::envoy::EnvoyVersion;
 use super::filter::{FILTER, FilterCode, filter_config};
 use super::listener::{Port, listener, routes};
 use super::metrics::metrics_listener;
 use super::proto::any;
+use super::tls::server_certificate;
+use super::tracing::collector;
 
 /// The types of resources, in the order they are pushed: what is named comes before what names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +33,8 @@ pub enum ResourceType {
     Endpoints,
     /// LDS.
     Listener,
+    /// SDS: the certificate that clients see.
+    Secret,
     /// RDS.
     Route,
     /// ECDS: the filter with its table.
@@ -60,10 +65,11 @@ pub struct Snapshot {
 
 impl ResourceType {
     /// All types, in the order they are pushed.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Cluster,
         Self::Endpoints,
         Self::Listener,
+        Self::Secret,
         Self::Route,
         Self::FilterConfig,
     ];
@@ -74,6 +80,7 @@ impl ResourceType {
             Self::Cluster => Cluster::type_url(),
             Self::Endpoints => ClusterLoadAssignment::type_url(),
             Self::Listener => Listener::type_url(),
+            Self::Secret => Secret::type_url(),
             Self::Route => RouteConfiguration::type_url(),
             Self::FilterConfig => TypedExtensionConfig::type_url(),
         }
@@ -91,6 +98,7 @@ impl fmt::Display for ResourceType {
             Self::Cluster => "CDS",
             Self::Endpoints => "EDS",
             Self::Listener => "LDS",
+            Self::Secret => "SDS",
             Self::Route => "RDS",
             Self::FilterConfig => "ECDS",
         })
@@ -100,28 +108,31 @@ impl fmt::Display for ResourceType {
 impl Snapshot {
     /// Renders `config` for Envoys of the version `envoy` that find the filter's code at `code`.
     pub fn render(config: &ValidConfig, code: &FilterCode, envoy: EnvoyVersion) -> Self {
-        let baseline = baseline(config);
         let targets = targets(config);
         let clusters = targets.iter().map(|target| Resource {
             has_endpoints: discovered_endpoints(config, target).is_some(),
             ..Resource::new(target.to_string(), &cluster(config, target))
         });
-        let falling_back = falling_back(config)
-            .into_iter()
-            .map(|target| Resource::new(target.fallback_cluster(), &fallback_cluster(config, target)));
+        let aggregates = aggregate_clusters(config).into_iter();
+        let collector = config.tracing.iter().map(collector);
+        let without_endpoints = aggregates
+            .chain(collector)
+            .map(|cluster| Resource::new(cluster.name.clone(), &cluster));
         let endpoints = targets.iter().filter_map(|target| {
             discovered_endpoints(config, target).map(|endpoints| Resource::new(target.to_string(), &endpoints))
         });
         let listeners = Port::ALL.map(|port| listener(config, port, code, envoy));
-        let routes = Port::ALL.map(|port| routes(config, port, &baseline));
+        let routes = Port::ALL.map(|port| routes(config, port, &ToString::to_string));
+        let certificate = config.server.tls.iter().map(|tls| server_certificate(tls, envoy));
         let filter = Resource::new(FILTER.to_owned(), &filter_config(&config.routing, code, envoy));
         let resources = [
-            set(clusters.chain(falling_back)),
+            set(clusters.chain(without_endpoints)),
             set(endpoints),
             set(listeners
                 .iter()
                 .chain([&metrics_listener(&config.server)])
                 .map(|listener| Resource::new(listener.name.clone(), listener))),
+            set(certificate.map(|certificate| Resource::new(certificate.name.clone(), &certificate))),
             set(routes.iter().map(|routes| Resource::new(routes.name.clone(), routes))),
             set([filter]),
         ];

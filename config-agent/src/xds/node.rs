@@ -3,7 +3,12 @@
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 
+use thiserror::Error;
+
 use crate::render::{EnvoyVersion, InvalidEnvoyVersion};
+
+/// What runs the filter. Some builds of Envoy are published without it.
+const WASM: &str = "envoy.wasm.runtime.v8";
 
 /// What a client of the discovery service says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +17,17 @@ pub(super) struct Node {
     pub(super) id: String,
     /// Which release of Envoy it is, such as `1.40.0`, if it is an Envoy.
     pub(super) release: Option<String>,
+    /// Whether it says what is built into it, and [`WASM`] isn't.
+    lacks_wasm: bool,
+}
+
+/// Why a client gets nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum UnfitEnvoy {
+    #[error(transparent)]
+    Version(#[from] InvalidEnvoyVersion),
+    #[error("this Envoy {0} is built without {WASM}, which the filter needs: take another build")]
+    WithoutWasm(String),
 }
 
 impl Node {
@@ -25,13 +41,25 @@ impl Node {
         let release = build
             .version
             .map(|version| format!("{}.{}.{}", version.major_number, version.minor_number, version.patch));
-        Self { id: node.id, release }
+        let extensions = &node.extensions;
+        Self {
+            id: node.id,
+            release,
+            lacks_wasm: !extensions.is_empty() && extensions.iter().all(|extension| extension.name != WASM),
+        }
     }
 
     /// For which version it gets its configuration. A client that isn't an Envoy, as gRPC's libraries, is treated as the
     /// newest.
-    pub(super) fn envoy(&self) -> Result<EnvoyVersion, InvalidEnvoyVersion> {
-        self.release.as_deref().map_or(Ok(EnvoyVersion::NEWEST), str::parse)
+    pub(super) fn envoy(&self) -> Result<EnvoyVersion, UnfitEnvoy> {
+        let Some(release) = &self.release else {
+            return Ok(EnvoyVersion::NEWEST);
+        };
+        let version = release.parse()?;
+        match self.lacks_wasm {
+            true => Err(UnfitEnvoy::WithoutWasm(release.clone())),
+            false => Ok(version),
+        }
     }
 }
 
@@ -62,7 +90,7 @@ mod tests {
                 "envoy",
                 build(1, 36, 2),
                 Some("1.36.2"),
-                Err(InvalidEnvoyVersion::TooOld { major: 1, minor: 36 }),
+                Err(InvalidEnvoyVersion::TooOld { major: 1, minor: 36 }.into()),
             ),
             ("other", build(1, 36, 2), None, Ok(EnvoyVersion::NEWEST)),
             (
@@ -82,5 +110,31 @@ mod tests {
             assert_eq!(node.id, "id");
         }
         assert_eq!(Node::new(None).envoy(), Ok(EnvoyVersion::NEWEST));
+    }
+
+    #[test]
+    fn an_envoy_that_cant_run_the_filter_is_unfit() {
+        for (extensions, expected) in [
+            (&[][..], Ok(EnvoyVersion::V1_38)),
+            (&["envoy.wasm.runtime.null", WASM], Ok(EnvoyVersion::V1_38)),
+            (
+                &["envoy.wasm.runtime.null"],
+                Err(UnfitEnvoy::WithoutWasm("1.38.3".to_owned())),
+            ),
+        ] {
+            let node = Node::new(Some(core::Node {
+                user_agent_name: "envoy".to_owned(),
+                user_agent_version_type: Some(build(1, 38, 3)),
+                extensions: extensions
+                    .iter()
+                    .map(|name| core::Extension {
+                        name: (*name).to_owned(),
+                        ..Default::default()
+                    })
+                    .collect(),
+                ..Default::default()
+            }));
+            assert_eq!(node.envoy(), expected, "{extensions:?}");
+        }
     }
 }

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
+/// Names that were given once only, as those of pods are, aren't kept for ever.
+const MAX_REFUSED: usize = 100;
+
 /// A connected Envoy.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,6 +40,7 @@ pub struct Nack {
 pub struct Proxies {
     connected: Arc<Mutex<BTreeMap<u64, Proxy>>>,
     next: Arc<AtomicU64>,
+    refused: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 /// A connected Envoy's entry, gone with it.
@@ -52,7 +56,26 @@ impl Proxies {
         self.lock().values().cloned().collect()
     }
 
+    /// The node ids of Envoys that were turned away and haven't come back fit, each with the reason.
+    pub fn refused(&self) -> BTreeMap<String, String> {
+        self.lock_refused().clone()
+    }
+
+    /// Notes that an Envoy is turned away; whether that is new. It will come again and again.
+    pub(super) fn refuse(&self, node: &str, reason: &str) -> bool {
+        let mut refused = self.lock_refused();
+        if refused.get(node).is_some_and(|before| before == reason) {
+            return false;
+        }
+        if refused.len() >= MAX_REFUSED {
+            refused.clear();
+        }
+        refused.insert(node.to_owned(), reason.to_owned());
+        true
+    }
+
     pub(super) fn enter(&self, node: String, release: Option<String>) -> Entry {
+        self.lock_refused().remove(&node);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(
             id,
@@ -66,6 +89,10 @@ impl Proxies {
             proxies: self.clone(),
             id,
         }
+    }
+
+    fn lock_refused(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Proxy>> {
@@ -84,5 +111,30 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.proxies.lock().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_new_once_and_ends_when_the_envoy_is_fit() {
+        let proxies = Proxies::default();
+        for (reason, is_new) in [("old", true), ("old", false), ("without Wasm", true)] {
+            assert_eq!(proxies.refuse("a", reason), is_new, "{reason}");
+        }
+        assert_eq!(proxies.refused(), [("a".to_owned(), "without Wasm".to_owned())].into());
+        let _entry = proxies.enter("a".to_owned(), None);
+        assert_eq!(proxies.refused(), BTreeMap::new());
+    }
+
+    #[test]
+    fn refusals_are_bounded() {
+        let proxies = Proxies::default();
+        for node in 0..10 * MAX_REFUSED {
+            proxies.refuse(&node.to_string(), "old");
+        }
+        assert!(proxies.refused().len() <= MAX_REFUSED);
     }
 }

@@ -87,13 +87,15 @@ impl Connection {
         let envoy = match node.envoy() {
             Ok(envoy) => envoy,
             Err(error) => {
-                warn!(node = node.id, %error, "Envoy refused");
-                let refusal = Status::failed_precondition(error.to_string());
-                let _ = self.responses.send(Err(refusal)).await;
+                let reason = error.to_string();
+                if self.proxies.refuse(&node.id, &reason) {
+                    warn!(node = node.id, reason, "Envoy refused");
+                }
+                let _ = self.responses.send(Err(Status::failed_precondition(reason))).await;
                 return;
             }
         };
-        let Node { id: node, release } = node;
+        let Node { id: node, release, .. } = node;
         info!(node, release, "Envoy connected");
         let entry = self.proxies.enter(node.clone(), release);
         let reason = self.serve(first, &node, envoy, &entry).await;

@@ -1,16 +1,22 @@
 //! From wire types to types that can only hold what is right, reporting every problem at once.
 
+mod hosts;
 mod routing;
 mod rule;
+mod upstream;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
-use crate::names::Target;
+use crate::names::{Host, Target};
 use crate::problem::{Path, Problem};
-use crate::valid::{ValidAgent, ValidConfig, ValidRouting, ValidServer, ValidService};
-use crate::wire;
+use crate::upstream::ValidUpstream;
+use crate::valid::{
+    ServerTls, ValidAgent, ValidConfig, ValidRouting, ValidServer, ValidService, ValidTracing, WeightedTarget,
+};
+use crate::wire::{self, Mode};
 
 /// Checks a whole configuration.
 ///
@@ -23,14 +29,43 @@ pub fn validate(config: &wire::Config) -> Result<ValidConfig, Vec<Problem>> {
     let agent = check.agent(&config.agent, &Path::root().key("agent"));
     check.ports(config);
     let routing = check.routing(&config.routing, &Path::root().key("routing"));
-    let services = check.services(&config.services, &Path::root().key("services"));
-    match (server, agent, routing, services) {
-        (Some(server), Some(agent), Some(routing), Some(services)) if check.problems.is_empty() => Ok(ValidConfig {
-            server,
-            agent,
-            routing,
-            services,
-        }),
+    let upstream = check.upstream(
+        &config.upstream,
+        &ValidUpstream::default(),
+        &Path::root().key("upstream"),
+    );
+    let mut services = check.services(&config.services, &upstream, &Path::root().key("services"));
+    let tracing = config
+        .tracing
+        .as_ref()
+        .map(|tracing| check.tracing(tracing, &Path::root().key("tracing")));
+    if let (Some(Mode::Sidecar), Some(routing)) = (config.server.mode, &routing) {
+        check.sidecar(routing, &upstream, &mut services);
+    }
+    match (server, agent, routing) {
+        (Some(server), Some(agent), Some(mut routing)) if check.problems.is_empty() => {
+            routing.route_policies = services
+                .iter()
+                .filter_map(|(target, service)| {
+                    let difference = service.upstream.route.difference(&upstream.route)?;
+                    Some((target.clone(), difference))
+                })
+                .collect();
+            let config = ValidConfig {
+                server,
+                agent,
+                routing,
+                upstream,
+                services,
+                tracing: tracing.flatten(),
+            };
+            check.shared_baseline(&config);
+            if check.problems.is_empty() {
+                Ok(config)
+            } else {
+                Err(check.problems)
+            }
+        }
         _ => Err(check.problems),
     }
 }
@@ -67,8 +102,23 @@ impl Check {
     }
 
     fn server(&mut self, server: &wire::Server, path: &Path) -> Option<ValidServer> {
+        let bind_address = self.address(&server.bind_address, path.key("bindAddress"));
+        let tls = server.tls.as_ref().map(|tls| {
+            let path = path.key("tls");
+            self.file(Some(&tls.cert), path.key("cert"));
+            self.file(Some(&tls.key), path.key("key"));
+            ServerTls {
+                cert: tls.cert.clone(),
+                key: tls.key.clone(),
+            }
+        });
+        let mut drain_time = Duration::ZERO;
+        self.set_time(&mut drain_time, &Some(server.drain_time.clone()), path.key("drainTime"));
         Some(ValidServer {
-            bind_address: self.address(&server.bind_address, path.key("bindAddress"))?,
+            bind_address: bind_address?,
+            mode: server.mode,
+            tls,
+            drain_time,
             http_port: server.http_port,
             grpc_port: server.grpc_port,
             metrics_port: server.metrics_port,
@@ -113,47 +163,66 @@ impl Check {
         }
     }
 
-    fn services(
-        &mut self,
-        services: &BTreeMap<String, wire::Service>,
-        path: &Path,
-    ) -> Option<BTreeMap<Target, ValidService>> {
-        let mut valid = BTreeMap::new();
-        for (name, service) in services {
-            let path = path.key(name);
-            let target = self.ok(path.clone(), Target::parse(name));
-            let endpoints = self.endpoints(&service.endpoints, &path.key("endpoints"));
-            let Some(target) = target else { continue };
-            let port = target.port();
-            if valid.insert(target, ValidService { endpoints }).is_some() {
-                let message = format!("is given twice: without a port a service has port 80, here it is {port}");
-                self.problem(path, message);
-            }
-        }
-        Some(valid)
+    fn tracing(&mut self, tracing: &wire::Tracing, path: &Path) -> Option<ValidTracing> {
+        let otlp = self.ok(path.key("otlp"), Target::parse(&tracing.otlp));
+        let per_million = self.per_million(tracing.sampling, path.key("sampling"));
+        Some(ValidTracing {
+            otlp: otlp?,
+            per_million: per_million?,
+        })
     }
 
-    fn endpoints(&mut self, endpoints: &[String], path: &Path) -> Vec<Target> {
-        if endpoints.is_empty() {
+    /// The baseline of a sidecar is the service beside it.
+    fn sidecar(
+        &mut self,
+        routing: &ValidRouting,
+        upstream: &ValidUpstream,
+        services: &mut BTreeMap<Target, ValidService>,
+    ) {
+        const WHY: &str = "a sidecar's baseline is the one service beside it";
+        let path = Path::root().key("routing");
+        if !routing.hosts.is_empty() {
             self.problem(
-                path.clone(),
-                "is empty: list HOST:PORT, or leave the service out to reach it by DNS",
+                path.key("hosts"),
+                format!("{WHY}: leave the hosts out, or set `server.mode: gateway`"),
             );
         }
-        let mut seen = BTreeSet::new();
-        let mut valid = Vec::new();
-        for (index, endpoint) in endpoints.iter().enumerate() {
-            let path = path.index(index);
-            let Some(endpoint) = self.ok(path.clone(), Target::parse(endpoint)) else {
-                continue;
-            };
-            if seen.insert(endpoint.clone()) {
-                valid.push(endpoint);
+        for WeightedTarget { target, .. } in &routing.default_targets {
+            let service = services.entry(target.clone()).or_insert_with(|| ValidService {
+                endpoints: Vec::new(),
+                upstream: upstream.clone(),
+                tls: None,
+            });
+            if service.endpoints.is_empty() && matches!(target.host(), Host::Name(_)) {
+                service.endpoints = vec![Target::on(Ipv4Addr::LOCALHOST.into(), target.port())];
+            }
+            let endpoints = if service.endpoints.is_empty() {
+                std::slice::from_ref(target)
             } else {
-                self.problem(path, format!("{endpoint} is listed twice"));
+                &service.endpoints
+            };
+            let is_away = |endpoint: &&Target| !matches!(endpoint.host(), Host::Ip(ip) if ip.is_loopback());
+            if let Some(away) = endpoints.iter().find(is_away) {
+                let message = format!("{away} isn't on loopback: {WHY}");
+                self.problem(path.key("defaultTarget"), message);
             }
         }
-        valid
+    }
+
+    /// A route has one policy, so targets that share the requests of one route must agree.
+    fn shared_baseline(&mut self, config: &ValidConfig) {
+        let mut targets = config.routing.default_targets.iter().map(|weighted| &weighted.target);
+        let Some(first) = targets.next() else { return };
+        let policy = &config.upstream_of(first).route;
+        for other in targets {
+            if let Some(difference) = config.upstream_of(other).route.difference(policy) {
+                let message = format!(
+                    "{first} and {other} share the baseline's requests, but {other} has {difference}: give both the same \
+                     timeouts, retries and hashBy"
+                );
+                self.problem(Path::root().key("routing").key("defaultTarget"), message);
+            }
+        }
     }
 }
 
@@ -200,7 +269,7 @@ mod tests {
                  digits and - only, as in X-User",
                 "routing.rules[2].additionalHeaders.x-B: is given twice: upper and lower case make no difference in a \
                  header's name",
-                "services.s.endpoints: is empty: list HOST:PORT, or leave the service out to reach it by DNS",
+                "services.s.endpoints: is empty: list HOST:PORT, or leave `endpoints` out to reach the service by DNS",
                 "services[\"s:80\"].endpoints[1]: a:1 is listed twice",
                 "services[\"s:80\"].endpoints[2]: \"0\" is no port, must be a number from 1 to 65535",
                 "services[\"s:80\"]: is given twice: without a port a service has port 80, here it is 80",
@@ -218,5 +287,76 @@ mod tests {
         let rules = decode(&routing, validate_routing).unwrap().rules;
         let names: Vec<String> = rules.into_iter().map(|rule| rule.name).collect();
         assert_eq!(names, ["k@a:80", "k@a:80#2", "j@a:80#2", "j@a:80"]);
+    }
+
+    #[test]
+    fn a_sidecars_baseline_is_on_loopback() {
+        let sidecar = |target: Value, services: Value, hosts: Value| {
+            json!({"server": {"mode": "sidecar"}, "routing": {"defaultTarget": target, "hosts": hosts},
+                   "services": services})
+        };
+        let named = decode(&sidecar(json!("shop:3000"), json!({}), json!({})), validate).unwrap();
+        let endpoints: Vec<String> = named
+            .services
+            .values()
+            .flat_map(|service| &service.endpoints)
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(endpoints, ["127.0.0.1:3000"]);
+        check(sidecar(json!("127.0.0.1:3000"), json!({}), json!({})), &[]);
+        check(
+            sidecar(json!("shop"), json!({"shop": {"endpoints": ["[::1]:1"]}}), json!({})),
+            &[],
+        );
+        check(
+            sidecar(json!("10.0.0.1"), json!({}), json!({"a.example": "b"})),
+            &[
+                "routing.hosts: a sidecar's baseline is the one service beside it: leave the hosts out, or set `server.mode: \
+                 gateway`",
+                "routing.defaultTarget: 10.0.0.1:80 isn't on loopback: a sidecar's baseline is the one service beside it",
+            ],
+        );
+        check(
+            sidecar(
+                json!("shop"),
+                json!({"shop": {"endpoints": ["127.0.0.1:1", "shop.example:1"]}}),
+                json!({}),
+            ),
+            &[
+                "routing.defaultTarget: shop.example:1 isn't on loopback: a sidecar's baseline is the one service beside it",
+            ],
+        );
+    }
+
+    #[test]
+    fn targets_that_share_the_baseline_must_agree() {
+        check(
+            json!({"routing": {"defaultTarget": [{"service": "a", "weight": 1}, {"service": "b", "weight": 1}]},
+                   "services": {"b": {"requestTimeout": "5s", "connectTimeout": "1s"}}}),
+            &[
+                "routing.defaultTarget: a:80 and b:80 share the baseline's requests, but b:80 has timeout=5s: give both the \
+                 same timeouts, retries and hashBy",
+            ],
+        );
+    }
+
+    #[test]
+    fn of_server_and_tracing_every_problem_is_reported() {
+        check(
+            json!({"server": {"drainTime": "0s", "tls": {"cert": "a.pem", "key": "/b/"}, "mode": "mesh"},
+                   "routing": {"defaultTarget": "a", "hosts": {"a:80": "b", "*": "c", "ok.example": "x:y"}},
+                   "tracing": {"otlp": "http://a", "sampling": 101}}),
+            &[
+                "server.mode: is \"mesh\", must be one of sidecar, gateway",
+                "server.tls.cert: must be the whole path of a file, beginning with a slash",
+                "server.tls.key: must be the whole path of a file, beginning with a slash",
+                "server.drainTime: is \"0s\", must be more than 0",
+                "routing.hosts[\"*\"]: \"*\" matches every host: leave `hosts` out, or write *.HOST",
+                "routing.hosts[\"a:80\"]: \"a:80\" has a port, which isn't compared: leave it out",
+                "routing.hosts[\"ok.example\"]: \"y\" is no port, must be a number from 1 to 65535",
+                "tracing.otlp: \"http://a\" is a URL, must be HOST or HOST:PORT: write \"a\"",
+                "tracing.sampling: is 101, must be a number from 0 to 100",
+            ],
+        );
     }
 }

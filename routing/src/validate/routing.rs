@@ -1,6 +1,6 @@
 //! Everything of `routing` but its rules.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Check;
 use crate::names::{HeaderName, Target};
@@ -28,7 +28,13 @@ impl Check {
             let path = path.key("propagate").key("baggage");
             self.member_name(&propagate.baggage, path)
         });
-        let rules = self.rules(&routing.rules, &path.key("rules"));
+        let hosts = self.hosts(&routing.hosts, &path.key("hosts"));
+        let mut rules = self.rules(&routing.rules, &path.key("rules"));
+        if rules.len() == routing.rules.len() {
+            for (index, rule) in rules.iter_mut().enumerate() {
+                rule.host_baseline = self.host_baseline(rule, &hosts, &path.key("rules").index(index));
+            }
+        }
         let route_key_header = route_key_header?;
         self.keep_route_key_header(&route_key_header, &routing.rules, &path.key("rules"));
         let mut key_sources = Vec::new();
@@ -60,6 +66,8 @@ impl Check {
             propagate_baggage,
             debug_header: routing.debug_header,
             default_targets: default_targets?,
+            hosts,
+            route_policies: BTreeMap::new(),
             rules,
         })
     }

@@ -75,6 +75,7 @@ impl Check {
             additional_headers,
             remove_headers,
             falls_back: rule.fallback == Fallback::Baseline,
+            host_baseline: None,
             mirror,
             expires_at,
         })
@@ -305,11 +306,16 @@ impl Check {
 
     fn mirror(&mut self, mirror: &wire::Mirror, path: &Path) -> Option<ValidMirror> {
         let target = self.ok(path.key("service"), Target::parse(&mirror.service));
-        if !(0.0..=100.0).contains(&mirror.percent) {
-            self.problem(
-                path.key("percent"),
-                format!("is {}, must be a number from 0 to 100", mirror.percent),
-            );
+        let per_million = self.per_million(mirror.percent, path.key("percent"))?;
+        Some(ValidMirror {
+            target: target?,
+            per_million,
+        })
+    }
+
+    pub(super) fn per_million(&mut self, percent: f64, path: Path) -> Option<u32> {
+        if !(0.0..=100.0).contains(&percent) {
+            self.problem(path, format!("is {percent}, must be a number from 0 to 100"));
             return None;
         }
         #[allow(
@@ -317,11 +323,7 @@ impl Check {
             clippy::cast_sign_loss,
             reason = "it is between 0 and 1,000,000"
         )]
-        let per_million = (mirror.percent * 10_000.0).round() as u32;
-        Some(ValidMirror {
-            target: target?,
-            per_million,
-        })
+        Some((percent * 10_000.0).round() as u32)
     }
 
     fn time(&mut self, text: &str, path: Path) -> Option<u64> {

@@ -2,12 +2,19 @@
 //!
 //! Nothing here is used to route. [`validate`](crate::validate) turns it into types that can only hold what is right.
 
+mod upstream;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use upstream::{
+    CircuitBreaker, ConnectionPool, HashBy, HealthCheck, LoadBalancer, OutlierDetection, Protocol, Retries, RetryOn,
+    Service, Services, Upstream, UpstreamTls,
+};
 
 /// A whole config.yaml.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -22,9 +29,15 @@ pub struct Config {
     pub agent: Agent,
     /// Which request goes where.
     pub routing: Routing,
-    /// Per target: where it lives. A target that isn't here is a DNS name.
+    /// How targets are spoken to.
     #[serde(default)]
-    pub services: BTreeMap<String, Service>,
+    pub upstream: Upstream,
+    /// Per target: where it lives, and what differs from `upstream`. A target that isn't here is a DNS name.
+    #[serde(default)]
+    pub services: Services,
+    /// Where spans are sent to; by default none are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
 }
 
 /// Envoy's ports.
@@ -42,6 +55,48 @@ pub struct Server {
     pub bind_address: String,
     /// Envoy's admin interface, on loopback only.
     pub admin_port: u16,
+    /// What this Envoy stands before; the environment's PROXY_MODE goes before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// TLS on the HTTP and gRPC ports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ServerTls>,
+    /// How long requests under way may take when it is stopped.
+    pub drain_time: String,
+}
+
+/// What an Envoy stands before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    /// One service on this machine: the default target is on loopback.
+    Sidecar,
+    /// Many hosts, at the edge: client addresses are taken from connections, and handed on.
+    Gateway,
+}
+
+/// The certificate that clients see. Paths on Envoy's machine, in PEM.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServerTls {
+    /// The certificate and those between it and its authority.
+    pub cert: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// Where spans are sent to.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tracing {
+    /// `HOST:PORT` of an OpenTelemetry collector (OTLP over gRPC, without TLS).
+    pub otlp: String,
+    /// Of 100 traces that begin here, how many are sampled: 0 to 100, fractions allowed.
+    #[serde(default = "all")]
+    pub sampling: f64,
 }
 
 /// The agent's ports.
@@ -67,6 +122,9 @@ pub struct Routing {
     pub route_key_header: String,
     /// The baseline.
     pub default_target: DefaultTarget,
+    /// The baselines of hosts that have their own: an authority without its port, or `*.` and what follows any labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts: BTreeMap<String, String>,
     /// Tried in this order among those with the request's key.
     #[serde(default)]
     pub rules: Vec<Rule>,
@@ -307,15 +365,6 @@ pub struct Mirror {
     pub percent: f64,
 }
 
-/// Where a target lives.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Service {
-    /// `HOST:PORT` each.
-    pub endpoints: Vec<String>,
-}
-
 impl Default for Server {
     fn default() -> Self {
         Self {
@@ -324,6 +373,9 @@ impl Default for Server {
             metrics_port: 9090,
             bind_address: "0.0.0.0".to_owned(),
             admin_port: 9901,
+            mode: None,
+            tls: None,
+            drain_time: "30s".to_owned(),
         }
     }
 }
