@@ -1,5 +1,5 @@
-// What tests/tests/metrics.rs reads scrapes with; see main.go.
-module sidetrack/tests/prometheus
+// What tests/src/prometheus.rs reads metrics with; see main.go.
+module sidetrack/tests/promcheck
 
 go 1.26.0
 
