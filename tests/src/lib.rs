@@ -17,6 +17,7 @@ mod front;
 mod poll;
 mod ports;
 mod process;
+pub mod prometheus;
 mod raw;
 mod running;
 mod stats;
