@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde_json::Value;
 use sidetrack_tests::prometheus::{Prometheus, scrape};
 use sidetrack_tests::{
-    Client, ConfigFile, PATIENCE, Ports, Protocol, RawConnection, Services, Sidetrack, config_text, free_port, get,
-    poll_until,
+    Client, ConfigFile, PATIENCE, Ports, Protocol, RawConnection, Services, Sidetrack, artifacts, config_text,
+    free_port, get, poll_until,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -326,6 +327,82 @@ async fn traffic_adds_no_series() {
     let labels = [("path", "baseline"), ("status_code", "200")];
     let count = |read: &Prometheus| read.value("proxy_requests_total", &labels).unwrap();
     assert_eq!(count(&after) - count(&before), PATHS as f64);
+}
+
+/// What can be seen of the second of two minutes, in each of which all requests were sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_panel_and_every_alert_finds_its_metrics() {
+    let stage = Stage::new().await;
+    stage.send_all().await;
+    let (before, _) = stage.scraped(sent()).await;
+    stage.send_all().await;
+    let (after, _) = stage.scraped(2.0 * sent()).await;
+
+    let dashboard = document("grafana-dashboard.json");
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    let queries = expressions(&dashboard);
+    assert!(queries.len() > 10, "{queries:?}");
+    let queries: Vec<String> = queries
+        .iter()
+        .map(|query| query.replace("$__rate_interval", "5m"))
+        .collect();
+    let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+    let read = Prometheus::read(&[(0, &before), (60, &after)], &queries, &document("alerts.yaml"));
+    assert_eq!(read.problems, [""; 0]);
+
+    assert_eq!(read.results.len(), queries.len());
+    for (query, result) in queries.iter().zip(&read.results) {
+        assert_eq!(result.error, "", "{query}");
+        let values: Vec<f64> = result.samples.iter().map(|sample| sample.value).collect();
+        assert!(
+            !values.is_empty() && values.iter().all(|value| value.is_finite()),
+            "{query}: {values:?}"
+        );
+        println!("{query}: {values:?}");
+    }
+    for alert in &read.alerts {
+        assert_eq!(
+            (alert.firing.error.as_str(), alert.compared.error.as_str()),
+            ("", ""),
+            "{}",
+            alert.name
+        );
+        assert!(!alert.compared.samples.is_empty(), "{} compares nothing", alert.name);
+    }
+    let firing: Vec<(&str, Vec<&str>)> = read
+        .alerts
+        .iter()
+        .map(|alert| {
+            let of = alert.firing.samples.iter();
+            (alert.name.as_str(), of.map(|sample| sample.label("path")).collect())
+        })
+        .collect();
+    assert_eq!(
+        firing,
+        [
+            ("SidetrackAgentAway", vec![]),
+            ("SidetrackRoutingErrors", vec![""]),
+            ("SidetrackServerErrors", vec!["fails"]),
+            ("SidetrackSandboxDown", vec![""]),
+            ("SidetrackSlow", vec![]),
+        ]
+    );
+}
+
+fn document(name: &str) -> String {
+    std::fs::read_to_string(artifacts::workspace().join("docs").join(name)).unwrap()
+}
+
+/// All queries in it.
+fn expressions(dashboard: &Value) -> Vec<&str> {
+    match dashboard {
+        Value::Array(elements) => elements.iter().flat_map(expressions).collect(),
+        Value::Object(fields) => {
+            let own = fields.get("expr").and_then(Value::as_str);
+            own.into_iter().chain(fields.values().flat_map(expressions)).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Sends one sender's share of the paths, each once, and of the keys: pipelined, so that sending isn't what takes the time.
