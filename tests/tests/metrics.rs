@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 use sidetrack_tests::prometheus::{Prometheus, scrape};
 use sidetrack_tests::{
-    Client, ConfigFile, PATIENCE, Ports, Protocol, RawConnection, Services, Sidetrack, artifacts, config_text,
-    free_port, get, poll_until,
+    Client, ConfigFile, Envoy, PATIENCE, Ports, Protocol, RawConnection, Services, Sidetrack, artifacts, config_text,
+    free_port, get, poll_until, render,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -164,7 +164,7 @@ async fn counts_are_those_of_what_was_sent() {
     for [path] in by_path.keys() {
         let counts: Vec<f64> = BUCKETS.map(|le| buckets[&[path.clone(), le.to_owned()]]).to_vec();
         assert!(counts.is_sorted(), "{path}: {counts:?}");
-        assert_eq!(counts.last(), by_path.get(&[path.clone()]), "{path}");
+        assert_eq!(counts.last(), by_path.get(std::slice::from_ref(path)), "{path}");
     }
     assert_eq!(buckets.len(), by_path.len() * BUCKETS.len());
     assert_eq!(buckets[&["slow".to_owned(), "0.025".to_owned()]], 0.0, "it took 40 ms");
@@ -327,6 +327,31 @@ async fn traffic_adds_no_series() {
     let labels = [("path", "baseline"), ("status_code", "200")];
     let count = |read: &Prometheus| read.value("proxy_requests_total", &labels).unwrap();
     assert_eq!(count(&after) - count(&before), PATHS as f64);
+}
+
+/// With a whole configuration, and with a bootstrap whose agent isn't there: that is an alert.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envoy_without_an_agent_shows_them_too() {
+    let services = Services::start(&["baseline", "alive"]).await;
+    for (arguments, firing) in [(&[][..], 0), (&["--bootstrap"], 1)] {
+        let ports = Ports::free();
+        let config = ConfigFile::new(&config_text(&ports, &services, &routing()));
+        let _envoy = Envoy::start(&render(&config.path(), arguments));
+        let mut client = Client::new(Protocol::Http1, ports.http);
+        poll_until(PATIENCE, "an answer", async || match client.get("/", &[]).await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        let text = scrape(ports.metrics).await;
+        let read = Prometheus::read(&[(0, &text)], &[], &document("alerts.yaml"));
+        assert_eq!(read.problems, [""; 0], "{arguments:?}");
+        let served = read.value("proxy_requests_total", &[("path", "baseline"), ("status_code", "200")]);
+        assert_eq!(served, Some(1.0), "{arguments:?}");
+        let away = &read.alerts[0];
+        let found = (away.name.as_str(), away.firing.samples.len());
+        assert_eq!(found, ("SidetrackAgentAway", firing), "{arguments:?}");
+    }
 }
 
 /// What can be seen of the second of two minutes, in each of which all requests were sent.
