@@ -18,6 +18,7 @@ mod grpc;
 mod poll;
 mod ports;
 mod process;
+pub mod prometheus;
 mod raw;
 mod running;
 mod stats;
