@@ -4,28 +4,32 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use sidetrack_routing::ValidConfig;
-use sidetrack_routing::wire::Mode;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_stream::wrappers::TcpListenerStream;
 use tracing::{error, info, warn};
 
 use crate::api;
-use crate::config::{self, InvalidConfig, Loaded};
+use crate::config::{self, InvalidConfig, Loaded, Reading};
 use crate::render::{FilterCode, Snapshots};
 use crate::status::Status;
 use crate::xds::{Ads, Proxies};
+
+/// How often it is looked whether files are there now that a configuration names.
+const FILES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The configuration file.
     pub config: PathBuf,
-    /// The mode that goes before the file's.
-    pub mode: Option<Mode>,
+    /// How it is read.
+    pub reading: Reading,
     /// Where Envoys find the filter's code.
     pub code: FilterCode,
     /// The node id of the Envoy that belongs to this agent, if one does.
@@ -90,8 +94,8 @@ impl Agent {
         info!(xds = %xds.local_addr()?, api = %api.local_addr()?, "listening");
         let ads = Ads::new(snapshots.subscribe(), proxies);
         let xds = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
-            .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))
+            .http2_keepalive_interval(Some(Duration::from_secs(20)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .add_service(ads)
             .serve_with_incoming(TcpListenerStream::new(xds));
         let follow = follow(options, snapshots, status.clone());
@@ -120,7 +124,8 @@ async fn follow(options: Options, snapshots: watch::Sender<Arc<Snapshots>>, stat
     let mut last_rejected = String::new();
     // Once before the first change: the file may have changed before it was watched.
     loop {
-        match load(file, options.mode).await {
+        let mut waits_for_files = false;
+        match load(file, options.reading).await {
             Ok(Loaded { config: new, .. }) if new == *snapshots.borrow().config() => {
                 if !std::mem::take(&mut last_rejected).is_empty() {
                     info!(file = %file.display(), "the file is mended, the configuration in force is what it says");
@@ -141,6 +146,7 @@ async fn follow(options: Options, snapshots: watch::Sender<Arc<Snapshots>>, stat
                 status.set_rejected(Vec::new());
             }
             Err(invalid) => {
+                waits_for_files = matches!(invalid, InvalidConfig::UnreadableFiles(_));
                 let problems = invalid.to_string();
                 if problems != last_rejected {
                     error!(file = %file.display(), "the configuration is rejected, the one before stays in force");
@@ -150,8 +156,9 @@ async fn follow(options: Options, snapshots: watch::Sender<Arc<Snapshots>>, stat
                 }
             }
         }
-        if changes.recv().await.is_none() {
-            anyhow::bail!("{} isn't watched any more", file.display());
+        tokio::select! {
+            change = changes.recv() => ensure!(change.is_some(), "{} isn't watched any more", file.display()),
+            () = sleep(FILES_INTERVAL), if waits_for_files => {}
         }
     }
 }
@@ -166,9 +173,9 @@ fn note_in_force(snapshots: &Snapshots, file: &Path) {
 }
 
 /// Reads a large file on a thread that may block.
-async fn load(file: &Path, mode: Option<Mode>) -> Result<Loaded, InvalidConfig> {
+async fn load(file: &Path, reading: Reading) -> Result<Loaded, InvalidConfig> {
     let path = file.to_owned();
-    match tokio::task::spawn_blocking(move || config::load(&path, mode)).await {
+    match tokio::task::spawn_blocking(move || config::load(&path, reading)).await {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::agent::{Agent, Options};
-use crate::config::{self, InvalidConfig, Loaded};
+use crate::config::{self, InvalidConfig, Loaded, Reading};
 use crate::explain::{self, Question};
 use crate::render::{EnvoyVersion, FilterCode, static_bootstrap, targets, to_yaml, whole_bootstrap};
 use crate::{envoy, up};
@@ -153,11 +153,15 @@ fn run(command: Command) -> anyhow::Result<()> {
             envoy,
             envoy_log_level,
         } => {
-            let config = file.load()?;
+            let reading = Reading {
+                envoy_is_here: true,
+                ..file.reading()
+            };
+            let config = file.load_as(reading)?;
             let command = envoy::find(envoy.as_deref())?;
             let options = Options {
                 config: file.config,
-                mode: file.mode,
+                reading,
                 code: filter.code()?,
                 own_envoy: None,
             };
@@ -171,8 +175,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Agent { config: file, filter } => {
             let config = file.load()?;
             let options = Options {
+                reading: file.reading(),
                 config: file.config,
-                mode: file.mode,
                 code: filter.code()?,
                 own_envoy: None,
             };
@@ -271,7 +275,18 @@ fn parse_mode(text: &str) -> Result<Mode, &'static str> {
 impl ConfigFile {
     /// The configuration; what is doubtful in it goes to standard error.
     fn load(&self) -> Result<ValidConfig, InvalidConfig> {
-        let Loaded { config, warnings } = config::load(&self.config, self.mode)?;
+        self.load_as(self.reading())
+    }
+
+    fn reading(&self) -> Reading {
+        Reading {
+            mode: self.mode,
+            envoy_is_here: false,
+        }
+    }
+
+    fn load_as(&self, reading: Reading) -> Result<ValidConfig, InvalidConfig> {
+        let Loaded { config, warnings } = config::load(&self.config, reading)?;
         for warning in warnings {
             eprintln!("{warning}");
         }

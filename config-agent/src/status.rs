@@ -8,7 +8,7 @@ use sidetrack_routing::ValidConfig;
 use tokio::sync::watch;
 
 use crate::render::Snapshots;
-use crate::xds::{Proxies, Proxy};
+use crate::xds::{Nack, Proxies, Proxy};
 
 /// The agent's state, to look at. Clones share it.
 #[derive(Clone, Debug)]
@@ -70,10 +70,14 @@ impl Status {
         }
     }
 
-    /// Why the agent has turned its own Envoy away, if it has.
+    /// Why the agent has turned its own Envoy away, or why that refuses what it is to start with.
     pub fn own_envoy_refused(&self) -> Option<String> {
         let own = self.own_envoy.as_ref()?;
-        self.proxies.refused().remove(&own.node)
+        let nack = |proxy: Proxy| Some(refusal(&proxy.node, proxy.nack.as_ref()?));
+        self.proxies.refused().remove(&own.node).or_else(|| {
+            let found = self.proxies.list().into_iter().find(|proxy| proxy.node == own.node);
+            found.and_then(nack)
+        })
     }
 
     /// The configuration in force.
@@ -111,8 +115,12 @@ impl Status {
             .iter()
             .find(|proxy| proxy.in_force.as_deref() != Some(version))?;
         Some(match &behind.nack {
-            Some(nack) => format!("Envoy {} refuses {}: {}", behind.node, nack.resources, nack.message),
+            Some(nack) => refusal(&behind.node, nack),
             None => format!("Envoy {} hasn't accepted version {version} yet", behind.node),
         })
     }
+}
+
+fn refusal(node: &str, nack: &Nack) -> String {
+    format!("Envoy {node} refuses {}: {}", nack.resources, nack.message)
 }

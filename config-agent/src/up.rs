@@ -98,8 +98,15 @@ async fn announce(status: Status, admin: Admin, config: &ValidConfig) -> anyhow:
     } else {
         ip
     };
-    println!("ready: HTTP on http://{}", SocketAddr::new(ip, config.server.http_port));
-    println!("       gRPC on http://{}", SocketAddr::new(ip, config.server.grpc_port));
+    let scheme = if config.server.tls.is_some() { "https" } else { "http" };
+    println!(
+        "ready: HTTP on {scheme}://{}",
+        SocketAddr::new(ip, config.server.http_port)
+    );
+    println!(
+        "       gRPC on {scheme}://{}",
+        SocketAddr::new(ip, config.server.grpc_port)
+    );
     println!(
         "       metrics on http://{}/metrics",
         SocketAddr::new(ip, config.server.metrics_port)

@@ -1,27 +1,34 @@
 //! A client that keeps one connection.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{HOST, HeaderName, HeaderValue};
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Response, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::Echo;
+use crate::{Echo, Trust};
 
 /// A request; its URI is the path.
 pub type Request = http::Request<Full<Bytes>>;
+
+/// The body of a request that is sent piece by piece.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1 with keep-alive.
     Http1,
-    /// HTTP/2 without TLS, with prior knowledge.
+    /// HTTP/2; without TLS with prior knowledge.
     Http2,
 }
 
@@ -29,12 +36,14 @@ pub enum Protocol {
 pub struct Client {
     protocol: Protocol,
     address: SocketAddr,
+    tls: Option<Trust>,
+    certificate: Option<Vec<u8>>,
     connection: Option<Connection>,
 }
 
 enum Connection {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
 }
 
 /// The response to a request, whole.
@@ -46,6 +55,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The response's body.
     pub body: Bytes,
+    /// The response's trailers.
+    pub trailers: HeaderMap,
 }
 
 /// A GET request with these headers.
@@ -70,37 +81,64 @@ impl Client {
         Self {
             protocol,
             address: (Ipv4Addr::LOCALHOST, port).into(),
+            tls: None,
+            certificate: None,
             connection: None,
         }
+    }
+
+    /// A client that speaks TLS.
+    pub fn over_tls(protocol: Protocol, port: u16, trust: &Trust) -> Self {
+        Self {
+            tls: Some(trust.clone()),
+            ..Self::new(protocol, port)
+        }
+    }
+
+    /// The certificate (DER) that the server has shown on the last connection.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.certificate.as_deref()
     }
 
     /// Sends a request and reads the whole response.
     ///
     /// # Errors
     /// If there is no whole response.
-    pub async fn send(&mut self, mut request: Request) -> anyhow::Result<Answer> {
-        let authority = self.address.to_string();
-        let response = match self.open_connection().await? {
+    pub async fn send(&mut self, request: Request) -> anyhow::Result<Answer> {
+        let response = self.begin(request.map(BodyExt::boxed_unsync)).await?;
+        Answer::read(response).await
+    }
+
+    /// Sends a request until its response begins; the rest of its body meanwhile.
+    ///
+    /// # Errors
+    /// If there is no response.
+    pub async fn begin(&mut self, mut request: http::Request<Body>) -> anyhow::Result<Response<Incoming>> {
+        let address = self.address.to_string();
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        Ok(match self.open_connection().await? {
             Connection::Http1(connection) => {
-                request
-                    .headers_mut()
-                    .entry(HOST)
-                    .or_insert(HeaderValue::try_from(authority)?);
-                connection.send_request(request).await
+                let host = HeaderValue::try_from(address)?;
+                request.headers_mut().entry(HOST).or_insert(host);
+                connection.send_request(request).await?
             }
             Connection::Http2(connection) => {
                 let path = request.uri().path_and_query().context("a request has a path")?.clone();
-                let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path);
+                let host = request.headers_mut().remove(HOST);
+                let authority = host.as_ref().map_or(address.as_bytes(), HeaderValue::as_bytes);
+                let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path);
                 *request.uri_mut() = uri.build()?;
-                connection.send_request(request).await
+                connection.send_request(request).await?
             }
-        };
-        let (head, body) = response?.into_parts();
-        Ok(Answer {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body: body.collect().await?.to_bytes(),
         })
+    }
+
+    /// Opens a connection if none is open.
+    ///
+    /// # Errors
+    /// If none can be opened.
+    pub async fn connect(&mut self) -> anyhow::Result<()> {
+        self.open_connection().await.map(drop)
     }
 
     /// Sends a GET request with these headers.
@@ -120,16 +158,35 @@ impl Client {
         }
         let open = match open {
             Some(connection) => connection,
-            None => Connection::open(self.protocol, self.address).await?,
+            None => self.new_connection().await?,
         };
         Ok(self.connection.insert(open))
+    }
+
+    async fn new_connection(&mut self) -> anyhow::Result<Connection> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let Some(trust) = &self.tls else {
+            return Connection::over(self.protocol, stream).await;
+        };
+        let offered = match self.protocol {
+            Protocol::Http1 => "http/1.1",
+            Protocol::Http2 => "h2",
+        };
+        let stream = trust.connect(stream, &[offered]).await?;
+        let tls = stream.get_ref().1;
+        let certificate = tls.peer_certificates().and_then(|certificates| certificates.first());
+        self.certificate = certificate.map(|certificate| certificate.to_vec());
+        anyhow::ensure!(tls.alpn_protocol() == Some(offered.as_bytes()), "not agreed: {offered}");
+        Connection::over(self.protocol, stream).await
     }
 }
 
 impl Connection {
-    async fn open(protocol: Protocol, address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+    async fn over(
+        protocol: Protocol,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> anyhow::Result<Self> {
         let io = TokioIo::new(stream);
         // A connection's error reaches the request that waits on it.
         Ok(match protocol {
@@ -155,6 +212,21 @@ impl Connection {
 }
 
 impl Answer {
+    /// Reads the rest of a response.
+    ///
+    /// # Errors
+    /// If it breaks off.
+    pub async fn read(response: Response<Incoming>) -> anyhow::Result<Self> {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?;
+        Ok(Self {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            trailers: body.trailers().cloned().unwrap_or_default(),
+            body: body.to_bytes(),
+        })
+    }
+
     /// What an echo server saw of the request.
     ///
     /// # Panics
@@ -173,6 +245,12 @@ impl Answer {
             Ok(echo) if self.status == 200 => echo.service,
             _ => self.status.to_string(),
         }
+    }
+
+    /// The first value of the header `name`, as text; empty if there is none.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default()
     }
 
     /// The body as text.

@@ -1,25 +1,57 @@
 //! The configuration of a test: targets on loopback, and the file that is edited while it runs.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::{Echo, EchoServer, Ports};
+use crate::{Echo, EchoServer, Ports, Protocol};
 
 /// Echo servers, as the targets of a test.
-pub struct Services(Vec<EchoServer>);
+pub struct Services {
+    servers: Vec<EchoServer>,
+    /// What is in the `services` section: name, endpoints, further fields.
+    entries: Vec<(String, Vec<SocketAddr>, String)>,
+}
 
 impl Services {
-    /// Starts a server for each name.
+    /// Starts a server for each name; it is the target of that name.
     pub async fn start(names: &[&str]) -> Self {
-        let mut servers = Vec::new();
+        let mut services = Self {
+            servers: Vec::new(),
+            entries: Vec::new(),
+        };
         for name in names {
-            let server = EchoServer::bind(name, ([127, 0, 0, 1], 0).into()).await;
-            servers.push(server.expect("loopback has a free port"));
+            services.start_speaking(name, None).await;
         }
-        Self(servers)
+        services
+    }
+
+    /// Starts one more that speaks only this.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    pub async fn start_speaking(&mut self, name: &str, speaks: Option<Protocol>) {
+        let server = EchoServer::bind_speaking(name, ([127, 0, 0, 1], 0).into(), speaks).await;
+        let server = server.expect("loopback has a free port");
+        self.entries
+            .push((name.to_owned(), vec![server.address()], String::new()));
+        self.servers.push(server);
+    }
+
+    /// Makes `name` a target with these servers as its endpoints and these further fields, such as
+    /// `protocol: http2, connectTimeout: 1s`; in place of what it was.
+    pub fn configure(&mut self, name: &str, servers: &[&str], fields: &str) {
+        let endpoints = servers.iter().map(|server| self.server(server).address()).collect();
+        self.configure_at(name, endpoints, fields);
+    }
+
+    /// The same with these endpoints.
+    pub fn configure_at(&mut self, name: &str, endpoints: Vec<SocketAddr>, fields: &str) {
+        self.entries.retain(|(found, ..)| found != name);
+        self.entries.push((name.to_owned(), endpoints, fields.to_owned()));
     }
 
     /// How many requests have arrived at `name`.
@@ -38,15 +70,22 @@ impl Services {
         self.server(name).last_request().expect("a request")
     }
 
-    /// The `services` section that says where they are; each server is the target of its name.
+    /// The `services` section that says where they are.
     pub fn yaml(&self) -> String {
-        let lines = self.0.iter();
-        let lines = lines.map(|server| format!("  {}: {{endpoints: [\"{}\"]}}\n", server.name(), server.address()));
+        let lines = self.entries.iter().map(|(name, endpoints, fields)| {
+            let endpoints: Vec<_> = endpoints.iter().map(|endpoint| format!("\"{endpoint}\"")).collect();
+            let comma = if fields.is_empty() { "" } else { ", " };
+            format!("  {name}: {{endpoints: [{}]{comma}{fields}}}\n", endpoints.join(", "))
+        });
         format!("services:\n{}", lines.collect::<String>())
     }
 
-    fn server(&self, name: &str) -> &EchoServer {
-        let server = self.0.iter().find(|server| server.name() == name);
+    /// The server of this name.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn server(&self, name: &str) -> &EchoServer {
+        let server = self.servers.iter().find(|server| server.name() == name);
         server.expect("a server of this name")
     }
 }

@@ -1,24 +1,28 @@
 //! A service that answers with its name and the request as it arrived.
 
-use std::convert::Infallible;
+mod answer;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Either, Full};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::grpc::{self, Echoed};
+use crate::Protocol;
+pub use answer::Behaviour;
+use answer::answer;
 
 /// The longest delay that a request can ask for.
 pub const MAX_DELAY: Duration = Duration::from_secs(60);
@@ -29,19 +33,41 @@ const MAX_HEADER_BYTES: u32 = 1 << 20;
 
 /// A running echo server; dropping it closes its port and its connections.
 ///
-/// It speaks HTTP/1.1 and HTTP/2 without TLS on one port and answers every request with 200 and an [`Echo`] as JSON.
-/// `?delay_ms=N` delays the answer by N milliseconds. Of a gRPC call it sends back the messages, as they come.
+/// It speaks HTTP/1.1 and HTTP/2 without TLS on one port and answers every request with 200 and an [`Echo`] as JSON,
+/// unless the query asks for something else:
+///
+/// | query | answer |
+/// |---|---|
+/// | `delay_ms=N` | N milliseconds later |
+/// | `status=N` | this status |
+/// | `chunks=N&chunk_bytes=B&every_ms=M` | N chunks of B bytes (64 KiB) as the body, M milliseconds apart |
+/// | `unread` | without reading the request's body |
+/// | `pipe` | the request's body and trailers, as they arrive |
+///
+/// An upgrade to `websocket` is accepted, and every byte comes back; of a gRPC call the messages do, as they come; gRPC's health checks are told SERVING.
 pub struct EchoServer {
-    name: String,
     address: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
+    state: Arc<State>,
     accepting: JoinHandle<()>,
+}
+
+/// What all connections of a server share.
+struct State {
+    name: String,
+    speaks: Option<Protocol>,
+    seen: Mutex<Seen>,
+    in_flight: AtomicU64,
+    connections: AtomicU64,
+    behaviour: watch::Sender<Behaviour>,
+    /// By path.
+    others: Mutex<BTreeMap<String, watch::Sender<Behaviour>>>,
 }
 
 /// What has arrived.
 #[derive(Default)]
 struct Seen {
     requests: u64,
+    most_in_flight: u64,
     last: Option<Echo>,
 }
 
@@ -66,21 +92,36 @@ impl EchoServer {
     /// # Errors
     /// If the port can't be listened on.
     pub async fn bind(name: &str, address: SocketAddr) -> io::Result<Self> {
+        Self::bind_speaking(name, address, None).await
+    }
+
+    /// The same, but it speaks only this.
+    ///
+    /// # Errors
+    /// If the port can't be listened on.
+    pub async fn bind_speaking(name: &str, address: SocketAddr, speaks: Option<Protocol>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let seen = Arc::default();
-        let accepting = tokio::spawn(accept(listener, name.into(), Arc::clone(&seen)));
-        Ok(Self {
+        let state = Arc::new(State {
             name: name.to_owned(),
+            speaks,
+            seen: Mutex::default(),
+            in_flight: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            behaviour: watch::Sender::default(),
+            others: Mutex::default(),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
+        Ok(Self {
             address,
-            seen,
+            state,
             accepting,
         })
     }
 
     /// The name it answers with.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.state.name
     }
 
     /// Where it listens.
@@ -90,12 +131,45 @@ impl EchoServer {
 
     /// How many requests have arrived.
     pub fn requests(&self) -> u64 {
-        self.seen.lock().unwrap().requests
+        self.state.seen.lock().unwrap().requests
+    }
+
+    /// How many requests it is working on: those that it hasn't begun to answer.
+    pub fn in_flight(&self) -> u64 {
+        self.state.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// The most requests that it has worked on at one time.
+    pub fn most_in_flight(&self) -> u64 {
+        self.state.seen.lock().unwrap().most_in_flight
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> u64 {
+        self.state.connections.load(Ordering::SeqCst)
     }
 
     /// The request that arrived last: the only way to see one whose answer nobody gets.
     pub fn last_request(&self) -> Option<Echo> {
-        self.seen.lock().unwrap().last.clone()
+        self.state.seen.lock().unwrap().last.clone()
+    }
+
+    /// What it does with requests from now on, and with those that hang.
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.state.behaviour.send_replace(behaviour);
+    }
+
+    /// The same for one path; it counts more.
+    pub fn behave_at(&self, path: &str, behaviour: Behaviour) {
+        let mut others = self.state.others.lock().unwrap();
+        others.entry(path.to_owned()).or_default().send_replace(behaviour);
+    }
+}
+
+impl State {
+    fn behaviour_at(&self, path: &str) -> watch::Receiver<Behaviour> {
+        let others = self.others.lock().unwrap();
+        others.get(path).unwrap_or(&self.behaviour).subscribe()
     }
 }
 
@@ -151,71 +225,69 @@ impl Echo {
 }
 
 /// Connections end with this task.
-async fn accept(listener: TcpListener, name: Arc<str>, seen: Arc<Mutex<Seen>>) {
+async fn accept(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
         // An error is that of one connection, or of a lack of descriptors that passes.
         if let Ok((connection, _)) = listener.accept().await {
-            connections.spawn(serve(connection, Arc::clone(&name), Arc::clone(&seen)));
+            connections.spawn(serve(connection, Arc::clone(&state)));
         }
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn serve(connection: TcpStream, name: Arc<str>, seen: Arc<Mutex<Seen>>) {
+async fn serve(connection: TcpStream, state: Arc<State>) {
+    let _open = Counted::new(&state.connections);
     let answer = service_fn(|request| {
-        let echo = Echo::of(&name, &request);
-        let mut seen = seen.lock().unwrap();
-        seen.requests += 1;
-        seen.last = Some(echo.clone());
-        answer(echo, request)
+        let state = Arc::clone(&state);
+        async move {
+            let echo = Echo::of(&state.name, &request);
+            let in_flight = Counted::new(&state.in_flight);
+            {
+                let mut seen = state.seen.lock().unwrap();
+                seen.requests += 1;
+                seen.most_in_flight = seen.most_in_flight.max(in_flight.now);
+                seen.last = Some(echo.clone());
+            }
+            let behaviour = state.behaviour_at(request.uri().path());
+            answer(echo, request, behaviour).await
+        }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().max_headers(MAX_HEADERS);
     server.http2().max_header_list_size(MAX_HEADER_BYTES);
+    let _ = connection.set_nodelay(true);
+    let connection = TokioIo::new(connection);
     // How a connection ends is the client's affair.
-    let _ = server.serve_connection(TokioIo::new(connection), answer).await;
+    let _ = match state.speaks {
+        None => server.serve_connection_with_upgrades(connection, answer).await,
+        Some(Protocol::Http1) => server.http1_only().serve_connection(connection, answer).await,
+        Some(Protocol::Http2) => server.http2_only().serve_connection(connection, answer).await,
+    };
 }
 
-async fn answer(echo: Echo, request: Request<Incoming>) -> Result<Response<Either<Full<Bytes>, Echoed>>, Infallible> {
-    let media_type = request.headers().get(http::header::CONTENT_TYPE);
-    if media_type.is_some_and(|media_type| media_type == grpc::GRPC) {
-        return Ok(grpc::echo(&echo.service, request).map(Either::Right));
+/// One more, until it is dropped.
+struct Counted<'c> {
+    count: &'c AtomicU64,
+    now: u64,
+}
+
+impl<'c> Counted<'c> {
+    fn new(count: &'c AtomicU64) -> Self {
+        let now = count.fetch_add(1, Ordering::SeqCst) + 1;
+        Self { count, now }
     }
-    let delay = delay(request.uri().query().unwrap_or_default());
-    let _ = request.into_body().collect().await;
-    tokio::time::sleep(delay).await;
-    let mut response = Response::new(Either::Left(Full::from(echo.to_json())));
-    let json = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
-    Ok(response)
 }
 
-fn delay(query: &str) -> Duration {
-    let asked = query.split('&').find_map(|pair| pair.strip_prefix("delay_ms="));
-    let milliseconds = asked.and_then(|number| number.parse().ok()).unwrap_or(0);
-    Duration::from_millis(milliseconds).min(MAX_DELAY)
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_delay_is_bounded_and_optional() {
-        for (query, milliseconds) in [
-            ("", 0),
-            ("a=1", 0),
-            ("delay_ms=", 0),
-            ("delay_ms=x", 0),
-            ("delay_ms=250", 250),
-            ("a=1&delay_ms=250&b", 250),
-            ("xdelay_ms=250", 0),
-            ("delay_ms=99999999", 60_000),
-        ] {
-            assert_eq!(delay(query), Duration::from_millis(milliseconds), "{query:?}");
-        }
-    }
 
     #[test]
     fn its_json_reads_back() {

@@ -106,6 +106,22 @@ impl Process {
         found.split_off(1)
     }
 
+    /// The most memory that the process with this id has had at one time, in bytes, since [`Process::forget_peak`].
+    ///
+    /// # Panics
+    /// If there is no such process, or this isn't Linux.
+    pub fn peak_memory(pid: Pid) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kilobytes.expect("a number of kB") * 1024
+    }
+
+    /// From here on what the process has now counts as the most.
+    pub fn forget_peak(pid: Pid) {
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a process of our own");
+    }
+
     /// Kills the process with this id; it may have ended.
     pub fn kill(pid: Pid) {
         let _ = kill_process(pid, Signal::KILL);

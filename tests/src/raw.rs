@@ -1,12 +1,17 @@
-//! Requests no HTTP library would send.
+//! Requests no HTTP library would send, and servers that none would be.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::Answer;
 
@@ -46,6 +51,93 @@ impl RawConnection {
     }
 }
 
+/// A server that answers any request with the same bytes and closes the connection; with none, it closes it at once after
+/// the request's head.
+pub struct RawServer {
+    port: u16,
+    requests: Arc<AtomicU64>,
+    accepting: JoinHandle<()>,
+}
+
+impl RawServer {
+    /// Listens on loopback.
+    ///
+    /// # Panics
+    /// If it can't.
+    pub async fn start(answer: &'static [u8]) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let requests = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&requests);
+        let accepting = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let count = Arc::clone(&count);
+                tokio::spawn(async move {
+                    if stream.read(&mut [0; 4096]).await.is_ok_and(|length| length > 0) {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        let _ = stream.write_all(answer).await;
+                    }
+                });
+            }
+        });
+        Self {
+            port,
+            requests,
+            accepting,
+        }
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many requests have arrived.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for RawServer {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// A port where connections are neither accepted nor refused: nobody takes those that wait there, and no more may wait.
+pub struct SilentPort {
+    port: u16,
+    _listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl SilentPort {
+    /// Takes a port of loopback.
+    ///
+    /// # Panics
+    /// If it can't.
+    pub async fn take() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = timeout(Duration::from_millis(500), TcpStream::connect(address)).await {
+            waiting.push(stream);
+        }
+        Self {
+            port: address.port(),
+            _listener: listener,
+            _waiting: waiting,
+        }
+    }
+
+    /// Its number.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
 async fn read_answer(stream: &mut BufReader<TcpStream>) -> io::Result<Answer> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -71,6 +163,7 @@ async fn read_answer(stream: &mut BufReader<TcpStream>) -> io::Result<Answer> {
         status,
         headers,
         body: body.into(),
+        trailers: HeaderMap::new(),
     })
 }
 

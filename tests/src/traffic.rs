@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{Client, Protocol, Request};
+use crate::{Client, PATIENCE, Protocol, Request, poll_until};
 
 const CONNECTIONS: u32 = 8;
 
@@ -74,7 +74,7 @@ impl Traffic {
     /// Waits until `count` more requests have been answered.
     pub async fn flow(&self, count: usize) {
         let target = self.outcomes.lock().unwrap().len() + count;
-        crate::poll_until(crate::PATIENCE, "more traffic", async || {
+        poll_until(PATIENCE, "more traffic", async || {
             match self.outcomes.lock().unwrap().len() {
                 answered if answered >= target => Ok(()),
                 answered => Err(format!("{answered} of {target}")),
@@ -93,4 +93,19 @@ impl Traffic {
         let rate = outcomes.len() as f64 / self.begun.elapsed().as_secs_f64();
         (outcomes, rate)
     }
+}
+
+/// Waits until a request with the key is served by `expected`, on a connection of its own each time.
+///
+/// # Panics
+/// If that takes longer than [`PATIENCE`].
+pub async fn until_served_by(port: u16, key: &str, expected: &str) {
+    poll_until(PATIENCE, &format!("{key} served by {expected}"), async || {
+        let answer = Client::new(Protocol::Http1, port)
+            .get("/", &[("x-route-key", key)])
+            .await;
+        let served_by = answer.map_err(|error| format!("{error:#}"))?.served_by();
+        (served_by == expected).then_some(()).ok_or(served_by)
+    })
+    .await;
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use sidetrack_tests::{
     Client, ConfigFile, Outcome, PATIENCE, Ports, Process, Protocol, Request, Services, Sidetrack, Signal, Stats,
-    Traffic, config_text, free_port, get, poll_until,
+    Traffic, config_text, free_port, get, poll_until, until_served_by,
 };
 
 const RATE: u32 = 250;
@@ -24,18 +24,6 @@ fn rule(key: &str, target: &str, fallback: &str) -> String {
 
 fn routing(rules: &[String]) -> String {
     format!("routing:\n  defaultTarget: baseline\n  rules:\n{}", rules.concat())
-}
-
-/// Waits until a request with the key is served by `expected`, on a connection of its own each time.
-async fn until_served_by(port: u16, key: &str, expected: &str) {
-    poll_until(PATIENCE, &format!("{key} served by {expected}"), async || {
-        let answer = Client::new(Protocol::Http1, port)
-            .get("/", &[("x-route-key", key)])
-            .await;
-        let served_by = answer.map_err(|error| format!("{error:#}"))?.served_by();
-        (served_by == expected).then_some(()).ok_or(served_by)
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

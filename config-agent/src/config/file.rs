@@ -9,10 +9,20 @@ use sidetrack_routing::wire::{Config, Mode};
 use sidetrack_routing::{Problem, ValidConfig, Warning, decode, validate, warnings};
 use thiserror::Error;
 
+use super::files;
 use super::yaml::{self, Position};
 
 /// The largest configuration file: some 100,000 rules have 20 MB.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How a configuration is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reading {
+    /// The mode that goes before the one in the file.
+    pub mode: Option<Mode>,
+    /// Whether Envoy is on this machine, so that the files it is to open must be here.
+    pub envoy_is_here: bool,
+}
 
 /// What a good file holds.
 #[derive(Clone, Debug)]
@@ -49,6 +59,9 @@ pub enum InvalidConfig {
     /// It has these problems, at least one, in the order of the file.
     #[error("{}", Lines(.0))]
     Problems(Vec<Located>),
+    /// It is right, but these files that it names can't be read.
+    #[error("{}", Lines(.0))]
+    UnreadableFiles(Vec<Located>),
 }
 
 /// A problem and where it is. Its display is `FILE:LINE:COLUMN: PATH: what is wrong`.
@@ -105,12 +118,12 @@ impl fmt::Display for LocatedWarning {
     }
 }
 
-/// Reads the configuration file `path`; a `mode` goes before the one in it.
+/// Reads the configuration file `path`.
 ///
 /// # Errors
 ///
-/// Every problem of form, or else every problem of content; see [`InvalidConfig`].
-pub fn load(path: &Path, mode: Option<Mode>) -> Result<Loaded, InvalidConfig> {
+/// Every problem of form, or else every problem of content, or else every file that is missing; see [`InvalidConfig`].
+pub fn load(path: &Path, reading: Reading) -> Result<Loaded, InvalidConfig> {
     let bytes = read(path)?;
     let at = |position, problem| Located {
         file: path.to_owned(),
@@ -152,19 +165,27 @@ pub fn load(path: &Path, mode: Option<Mode>) -> Result<Loaded, InvalidConfig> {
             .map(|problem| at(document.position(&problem.path), problem))
             .collect();
         located.sort_by_key(|problem| problem.position);
-        InvalidConfig::Problems(located)
+        located
     };
-    let validate = |config: &Config| match mode {
-        None => validate(config),
-        Some(_) => {
-            let mut config = config.clone();
-            config.server.mode = mode;
-            validate(&config)
-        }
+    let validate = |config: &Config| {
+        let valid = match reading.mode {
+            None => validate(config)?,
+            Some(_) => {
+                let mut config = config.clone();
+                config.server.mode = reading.mode;
+                validate(&config)?
+            }
+        };
+        let unreadable = reading.envoy_is_here.then(|| files::unreadable(config));
+        Ok((valid, unreadable.unwrap_or_default()))
     };
-    let config = decode(&document.value, validate).map_err(located)?;
+    let decoded = decode(&document.value, validate);
+    let (config, unreadable) = decoded.map_err(|problems| InvalidConfig::Problems(located(problems)))?;
     if !document.problems.is_empty() {
-        return Err(located(Vec::new()));
+        return Err(InvalidConfig::Problems(located(Vec::new())));
+    }
+    if !unreadable.is_empty() {
+        return Err(InvalidConfig::UnreadableFiles(located(unreadable)));
     }
     let found = warnings(&config.routing, &sidetrack_routing::Path::root().key("routing"));
     let warnings = found.into_iter().map(|warning| LocatedWarning {
@@ -207,7 +228,7 @@ mod tests {
     fn said(text: impl AsRef<[u8]>) -> Vec<String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        match load(file.path(), None) {
+        match load(file.path(), Reading::default()) {
             Ok(_) => Vec::new(),
             Err(invalid) => {
                 let name = format!("{}:", file.path().display());
@@ -265,7 +286,7 @@ mod tests {
                     targetService: c}\n";
         std::fs::write(file.path(), text).unwrap();
         let name = file.path().display().to_string();
-        let warnings: Vec<_> = load(file.path(), None)
+        let warnings: Vec<_> = load(file.path(), Reading::default())
             .unwrap()
             .warnings
             .iter()
@@ -317,7 +338,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         assert!(
-            load(Path::new("no/such.yaml"), None)
+            load(Path::new("no/such.yaml"), Reading::default())
                 .unwrap_err()
                 .to_string()
                 .starts_with("no/such.yaml: can't be read: ")

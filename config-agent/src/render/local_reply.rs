@@ -11,6 +11,8 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
     LocalReplyConfig, ResponseMapper,
 };
 
+use super::log::TARGET;
+
 /// The header that says why no target answered.
 pub(super) const ROUTE_ERROR_HEADER: &str = "x-route-error";
 
@@ -86,7 +88,7 @@ fn body(is_grpc: bool, reason: &str, sentence: &str) -> SubstitutionFormatString
     let target = if reason == "unknown_target" {
         "%REQ(x-route-cluster)%"
     } else {
-        "%UPSTREAM_CLUSTER%"
+        TARGET
     };
     let (text, content_type) = if is_grpc {
         (format!("{reason}: {sentence} (target {target})"), "text/plain")

@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::stdout_acces
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Any, Struct, Value};
 use prost::{Message, Name};
-use sidetrack_routing::ValidRouting;
+use sidetrack_routing::{Target, ValidRouting};
 
 use super::envoy::EnvoyVersion;
 use super::filter::FILTER;
@@ -22,6 +22,9 @@ const REASON: &str = "%FILTER_STATE(wasm.sidetrack.reason:PLAIN)%";
 /// What an endpoint of the default target is marked with: of a request for another target it says that this fell back.
 pub(super) const ROLE: &str = "%UPSTREAM_METADATA(sidetrack:role)%";
 
+/// What each cluster is marked with: the target it is for. Its name may have words after that, which are ours.
+pub(super) const TARGET: &str = "%CLUSTER_METADATA(sidetrack:target)%";
+
 /// The loggers of a listener.
 pub(super) fn access_logs(routing: &ValidRouting, envoy: EnvoyVersion) -> Vec<AccessLog> {
     std::iter::once(requests(routing))
@@ -31,9 +34,18 @@ pub(super) fn access_logs(routing: &ValidRouting, envoy: EnvoyVersion) -> Vec<Ac
 
 /// The mark of the default target's endpoints.
 pub(super) fn baseline_metadata() -> Metadata {
-    let role = [("role".to_owned(), text("baseline"))];
+    metadata("role", "baseline")
+}
+
+/// The mark of a target's clusters.
+pub(super) fn target_metadata(target: &Target) -> Metadata {
+    metadata("target", &target.to_string())
+}
+
+fn metadata(name: &str, value: &str) -> Metadata {
+    let fields = [(name.to_owned(), text(value))].into();
     Metadata {
-        filter_metadata: [(FILTER.to_owned(), Struct { fields: role.into() })].into(),
+        filter_metadata: [(FILTER.to_owned(), Struct { fields })].into(),
         ..Default::default()
     }
 }

@@ -30,4 +30,5 @@ pub use filter::FilterCode;
 pub(crate) use snapshot::version;
 pub use snapshot::{Resource, ResourceSet, ResourceType, Snapshot};
 pub use snapshots::Snapshots;
+pub(crate) use upstream::SYSTEM_AUTHORITIES;
 pub use yaml::to_yaml;

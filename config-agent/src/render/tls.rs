@@ -1,7 +1,9 @@
 //! The certificate that clients see.
 
+use std::time::Duration;
+
 use envoy_types::pb::envoy::config::core::v3::{
-    DataSource, TransportSocket, WatchedDirectory, data_source, transport_socket,
+    ConfigSource, DataSource, TransportSocket, WatchedDirectory, data_source, transport_socket,
 };
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, TlsCertificate, secret,
@@ -9,7 +11,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
 use sidetrack_routing::ServerTls;
 
 use super::envoy::EnvoyVersion;
-use super::proto::{any, from_agent};
+use super::proto::{any, duration, from_agent};
 
 /// The name of the certificate's resource.
 const SERVER_CERTIFICATE: &str = "server-certificate";
@@ -34,7 +36,11 @@ pub(super) fn downstream_tls(tls: &ServerTls, alpn: &[&str], certificate: Certif
         Certificate::FromAgent => {
             context.tls_certificate_sds_secret_configs = vec![SdsSecretConfig {
                 name: SERVER_CERTIFICATE.to_owned(),
-                sds_config: Some(from_agent()),
+                // Without it no listener is better than one that turns everybody away: one before it stays.
+                sds_config: Some(ConfigSource {
+                    initial_fetch_timeout: duration(Duration::ZERO),
+                    ..from_agent()
+                }),
             }];
         }
     }
@@ -50,15 +56,13 @@ pub(super) fn downstream_tls(tls: &ServerTls, alpn: &[&str], certificate: Certif
 
 /// The certificate's resource. Only the files' names are in it: the key never leaves Envoy's machine.
 pub(super) fn server_certificate(tls: &ServerTls, envoy: EnvoyVersion) -> Secret {
-    let directory = tls.cert.rsplit_once('/').map(|(directory, _)| directory);
+    let [directory, of_key] = [&tls.cert, &tls.key].map(|file| file.rsplit_once('/').map(|(directory, _)| directory));
+    // As Kubernetes mounts them, the files stay where they are and a directory between changes. Files in two directories
+    // are watched without this, but only for others that are moved to their place.
+    let watched = directory.filter(|_| directory == of_key);
     let certificate = TlsCertificate {
-        // As Kubernetes mounts them, the files stay where they are and a directory between changes.
-        watched_directory: directory.map(|path| WatchedDirectory {
-            path: if path.is_empty() {
-                "/".to_owned()
-            } else {
-                path.to_owned()
-            },
+        watched_directory: watched.map(|path| WatchedDirectory {
+            path: if path.is_empty() { "/" } else { path }.to_owned(),
             // Files that are written in place; before this version, only those that are replaced are noticed.
             watch_modify: envoy >= EnvoyVersion::V1_40,
         }),

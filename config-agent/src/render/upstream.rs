@@ -26,7 +26,7 @@ use super::proto::{any, duration, number};
 use super::tls::{file, in_files};
 
 /// Where Debian, Ubuntu, Alpine and the distroless images, Envoy's own among them, have the authorities they trust.
-const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub(crate) const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// What the target speaks, and how long a connection without requests is kept.
 pub(super) fn http_protocol_options(upstream: &ValidUpstream, has_tls: bool) -> HttpOptions {

@@ -100,7 +100,9 @@ mod tests {
     #[test]
     fn the_explained_bootstrap_is_what_the_command_prints() {
         let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy-config"));
-        let demo = config::load(&directory.join("demo.yaml"), None).unwrap().config;
+        let demo = config::load(&directory.join("demo.yaml"), config::Reading::default())
+            .unwrap()
+            .config;
         let code = FilterCode::file("/etc/sidetrack/sidetrack_filter.wasm".into());
         let rendered = to_yaml(&static_bootstrap(&demo, "sidetrack", &code, EnvoyVersion::NEWEST)).unwrap();
         let explained = std::fs::read_to_string(directory.join("bootstrap.yaml")).unwrap();
