@@ -106,10 +106,14 @@ impl Stage {
     async fn scraped(&self, requests: f64) -> (String, Prometheus) {
         poll_until(PATIENCE, "the durations of all requests", async || {
             let text = scrape(self.ports.metrics).await;
-            let read = Prometheus::read(&[(0, &text)], &[], "");
-            let counts = read.values("proxy_request_duration_seconds_count", ["path"]);
-            let counted: f64 = counts.values().sum();
+            let counts = text
+                .lines()
+                .filter(|line| line.starts_with("proxy_request_duration_seconds_count{"));
+            let counted: f64 = counts
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum();
             if counted == requests {
+                let read = Prometheus::read(&[(0, &text)], &[], "");
                 Ok((text, read))
             } else {
                 Err(format!("{counted} of {requests}"))
@@ -327,6 +331,41 @@ async fn traffic_adds_no_series() {
     let labels = [("path", "baseline"), ("status_code", "200")];
     let count = |read: &Prometheus| read.value("proxy_requests_total", &labels).unwrap();
     assert_eq!(count(&after) - count(&before), PATHS as f64);
+}
+
+/// Envoy hands it on in pieces that end anywhere in a line.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_answer_is_translated_whole() {
+    const RULES: u32 = 500;
+    let ports = Ports::free();
+    let services = Services::start(&["baseline"]).await;
+    let rule = |rule| format!("    - {{routeKey: k, targetService: baseline, pathPrefixes: [/service-{rule}]}}\n");
+    let rules: String = (0..RULES).map(rule).collect();
+    let routing = format!("routing:\n  defaultTarget: baseline\n  rules:\n{rules}");
+    let config = ConfigFile::new(&config_text(&ports, &services, &routing));
+    let sidetrack = Sidetrack::up(&config.path(), &ports).await;
+    let stage = Stage {
+        ports,
+        sidetrack,
+        _services: services,
+        _config: config,
+    };
+    let mut client = Client::new(Protocol::Http1, ports.http);
+    for rule in 0..RULES {
+        let answer = client.get(&format!("/service-{rule}"), &[("x-route-key", "k")]).await;
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    let (text, read) = stage.scraped(f64::from(RULES)).await;
+    assert_eq!(read.problems, [""; 0]);
+    let requests = read.values("proxy_requests_total", ["path", "status_code"]);
+    assert!(
+        requests.len() == RULES as usize && requests.values().all(|count| *count == 1.0),
+        "{requests:?}"
+    );
+    let buckets = read.values("proxy_request_duration_seconds_bucket", ["path", "le"]);
+    assert_eq!(buckets.len(), RULES as usize * BUCKETS.len());
+    assert!(!text.contains("_us"), "all of it");
+    println!("{} series, {} bytes", read.series.len(), text.len());
 }
 
 /// With a whole configuration, and with a bootstrap whose agent isn't there: that is an alert.
