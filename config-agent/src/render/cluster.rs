@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
+    LbConfig, LbPolicy, RingHashLbConfig,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
 use envoy_types::pb::envoy::config::core::v3::Metadata;
@@ -20,7 +21,7 @@ use sidetrack_routing::wire::LoadBalancer;
 use sidetrack_routing::{Host, Target, ValidConfig, ValidUpstream};
 
 use super::log::{baseline_metadata, target_metadata};
-use super::proto::{any, duration, flag, from_agent, number, target_address};
+use super::proto::{any, duration, flag, from_agent, number, number64, target_address};
 use super::upstream::{HttpOptions, health_checks, http_protocol_options, upstream_tls};
 
 /// The baseline's clusters in a bootstrap that must work without the agent begin with this. No target has such a name.
@@ -32,6 +33,10 @@ const MAX_BASELINE_EJECTION: u32 = 50;
 /// In percent of what one endpoint takes: one that is well of a thousand takes all requests. By Envoy's default of 140 the
 /// baseline would get 30 % of a sandbox's requests when one of its two endpoints is left out.
 const OVERPROVISIONING: u32 = 100_000;
+
+/// How many places an endpoint has on the ring of `ringHash`, and how many there may be: Envoy's limit.
+const PLACES_ON_THE_RING: u64 = 512;
+const LARGEST_RING: u64 = 8 << 20;
 
 /// The default targets, the hosts' baselines, every rule's targets and mirrors, each once, in order.
 pub fn targets(config: &ValidConfig) -> BTreeSet<&Target> {
@@ -190,6 +195,7 @@ fn bare_cluster(config: &ValidConfig, name: String, target: &Target) -> Cluster 
         metadata: Some(target_metadata(target)),
         connect_timeout: duration(upstream.connect_timeout),
         lb_policy: lb_policy(upstream.load_balancer).into(),
+        lb_config: ring(upstream.load_balancer, endpoints(config, target).len()),
         circuit_breakers: Some(circuit_breakers(upstream)),
         outlier_detection: outlier_detection(upstream, is_baseline),
         health_checks: health_checks(upstream, target),
@@ -243,6 +249,18 @@ fn lb_policy(load_balancer: LoadBalancer) -> LbPolicy {
         LoadBalancer::RingHash => LbPolicy::RingHash,
         LoadBalancer::Maglev => LbPolicy::Maglev,
     }
+}
+
+/// So many places on the ring for each endpoint. By default all of them share as many places as there are, and an endpoint
+/// that leaves gives its places to the others, which then take values from one another, too.
+fn ring(load_balancer: LoadBalancer, endpoints: usize) -> Option<LbConfig> {
+    let size = (endpoints as u64 * PLACES_ON_THE_RING).min(LARGEST_RING);
+    (load_balancer == LoadBalancer::RingHash).then(|| {
+        LbConfig::RingHashLbConfig(RingHashLbConfig {
+            minimum_ring_size: number64(size),
+            ..Default::default()
+        })
+    })
 }
 
 fn circuit_breakers(upstream: &ValidUpstream) -> CircuitBreakers {

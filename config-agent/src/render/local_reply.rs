@@ -18,7 +18,7 @@ pub(super) const ROUTE_ERROR_HEADER: &str = "x-route-error";
 
 /// Why no target answered: Envoy's response flags, our word, and the sentence for people. The first that fits counts, so
 /// what happened comes before how often it was tried.
-pub(super) const REASONS: [(&[&str], &str, &str); 11] = [
+pub(super) const REASONS: [(&[&str], &str, &str); 12] = [
     (
         &["UO"],
         "overloaded",
@@ -31,6 +31,7 @@ pub(super) const REASONS: [(&[&str], &str, &str); 11] = [
         "the target has no endpoint that is well",
     ),
     (&["UT"], "timeout", "the target took too long"),
+    (&["SI"], "idle", "neither side sent anything for too long"),
     (&["UMSDR"], "stream_too_long", "the request took longer than it may"),
     (
         &["UPE"],

@@ -36,6 +36,9 @@ use super::matching::{
 use super::proto::{any, duration, number};
 use super::retry::{falling_back, retry_policy};
 
+/// How long Envoy lets a request be silent by default.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
 /// Methods of requests that may be done twice (RFC 9110 §9.2.2).
 const IDEMPOTENT: &str = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE";
 
@@ -236,15 +239,18 @@ impl Baseline<'_> {
 }
 
 fn action(cluster: ClusterSpecifier, policy: &RoutePolicy, retries: RetryPolicy, is_limited: bool) -> RouteAction {
-    // Those with a limit also end after five minutes without a byte in either direction, which is Envoy's default.
-    let (timeout, idle_timeout) = match is_limited {
-        true => (policy.request_timeout, None),
-        false => (Duration::ZERO, duration(Duration::ZERO)),
+    let timeout = if is_limited {
+        policy.request_timeout
+    } else {
+        Duration::ZERO
     };
+    // Those with a limit also end after five minutes without a byte in either direction, which is Envoy's default; but a
+    // target that may think for longer than that may be silent for as long.
+    let idle_timeout = (timeout.is_zero() || timeout > IDLE_TIMEOUT).then_some(timeout);
     RouteAction {
         cluster_specifier: Some(cluster),
         timeout: duration(timeout),
-        idle_timeout,
+        idle_timeout: idle_timeout.and_then(duration),
         retry_policy: Some(retries),
         hash_policy: policy.hash_by.iter().map(hash_policy).collect(),
         ..Default::default()
