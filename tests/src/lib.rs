@@ -9,6 +9,7 @@
 
 pub mod artifacts;
 mod client;
+mod collector;
 mod config;
 mod echo;
 mod poll;
@@ -21,6 +22,7 @@ mod tls;
 mod traffic;
 
 pub use client::{Answer, Body, Client, Protocol, Request, get};
+pub use collector::{Collector, Span};
 pub use config::{ConfigFile, Services, config_text};
 pub use echo::{Behaviour, Echo, EchoServer, MAX_DELAY};
 pub use poll::{PATIENCE, poll_until};
