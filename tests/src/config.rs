@@ -92,6 +92,11 @@ impl Services {
 
 /// A whole config.yaml: these ports on loopback, these services, and the lines of `routing`.
 pub fn config_text(ports: &Ports, services: &Services, routing: &str) -> String {
+    config_with(ports, &format!("{}{}", services.yaml(), routing.trim_end()))
+}
+
+/// A whole config.yaml: these ports on loopback, and these other sections.
+pub fn config_with(ports: &Ports, sections: &str) -> String {
     let Ports {
         http,
         grpc,
@@ -104,10 +109,7 @@ pub fn config_text(ports: &Ports, services: &Services, routing: &str) -> String 
         "server: {{httpPort: {http}, grpcPort: {grpc}, metricsPort: {metrics}, adminPort: {admin}, \
          bindAddress: 127.0.0.1}}\n\
          agent: {{apiPort: {api}, xdsPort: {xds}}}\n\
-         {}\
-         {}\n",
-        services.yaml(),
-        routing.trim_end()
+         {sections}\n"
     )
 }
 

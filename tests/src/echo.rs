@@ -44,7 +44,7 @@ const MAX_HEADER_BYTES: u32 = 1 << 20;
 /// | `unread` | without reading the request's body |
 /// | `pipe` | the request's body and trailers, as they arrive |
 ///
-/// An upgrade to `websocket` is accepted, and every byte comes back; gRPC's health checks are told SERVING.
+/// An upgrade to `websocket` is accepted, and every byte comes back; of a gRPC call the messages do, as they come; gRPC's health checks are told SERVING.
 pub struct EchoServer {
     address: SocketAddr,
     state: Arc<State>,
@@ -256,16 +256,14 @@ async fn serve(connection: TcpStream, state: Arc<State>) {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().max_headers(MAX_HEADERS);
     server.http2().max_header_list_size(MAX_HEADER_BYTES);
-    let server = match state.speaks {
-        None => server,
-        Some(Protocol::Http1) => server.http1_only(),
-        Some(Protocol::Http2) => server.http2_only(),
-    };
     let _ = connection.set_nodelay(true);
+    let connection = TokioIo::new(connection);
     // How a connection ends is the client's affair.
-    let _ = server
-        .serve_connection_with_upgrades(TokioIo::new(connection), answer)
-        .await;
+    let _ = match state.speaks {
+        None => server.serve_connection_with_upgrades(connection, answer).await,
+        Some(Protocol::Http1) => server.http1_only().serve_connection(connection, answer).await,
+        Some(Protocol::Http2) => server.http2_only().serve_connection(connection, answer).await,
+    };
 }
 
 /// One more, until it is dropped.

@@ -2,29 +2,38 @@
 //!
 //! A test starts [echo servers](EchoServer) as targets, writes a [config file](ConfigFile), starts
 //! [`sidetrack up`](Sidetrack), [`sidetrack agent`](Agent) or [Envoy] as child processes, and sends requests
-//! with a [client](Client). Binary and filter are [built](artifacts) before the first use, so no test runs a stale one.
+//! with a [client](Client). A [suite] of others runs through a [server behind us](Front) and through a [bare
+//! Envoy](BareEnvoy), and their verdicts are compared. Binary and filter are [built](artifacts) before the first use, so no test runs a stale one.
 //!
 //! Nothing waits for a fixed time: [`poll_until`] asks until the answer is right or the deadline has passed. Processes
 //! end with the value that owns them, by their id, and a test that fails prints what they wrote.
 
 pub mod artifacts;
+mod bare;
 mod client;
 mod collector;
 mod config;
 mod echo;
+mod front;
+mod grpc;
 mod poll;
 mod ports;
 mod process;
+pub mod prometheus;
 mod raw;
 mod running;
 mod stats;
+pub mod suite;
 mod tls;
 mod traffic;
 
+pub use bare::BareEnvoy;
 pub use client::{Answer, Body, Client, Protocol, Request, get};
 pub use collector::{Collector, Span};
-pub use config::{ConfigFile, Services, config_text};
+pub use config::{ConfigFile, Services, config_text, config_with};
 pub use echo::{Behaviour, Echo, EchoServer, MAX_DELAY};
+pub use front::{Front, Way, services};
+pub use grpc::{GrpcConnection, GrpcStream};
 pub use poll::{PATIENCE, poll_until};
 pub use ports::{FixedPorts, Ports, free_port};
 pub use process::Process;

@@ -110,7 +110,7 @@ impl Envoy {
 }
 
 /// Waits until `path` on this port answers 200.
-async fn ready(process: &mut Process, port: u16, path: &str) {
+pub(crate) async fn ready(process: &mut Process, port: u16, path: &str) {
     let mut client = Client::new(Protocol::Http1, port);
     poll_until(PATIENCE, &format!("200 from {path}"), async || {
         if let Some(status) = process.exited() {

@@ -92,6 +92,7 @@ fn the_documents_speak_of_files_that_exist() {
             &["", "routing/src", "filter/src", "config-agent/src"][..],
         ),
         ("docs/operations.md", &["", "tests/tests", "config-agent/src/xds"]),
+        ("docs/metrics.md", &["", "docs"]),
         ("README.md", &[""]),
     ] {
         let text = std::fs::read_to_string(Path::new(WORKSPACE).join(document)).unwrap();

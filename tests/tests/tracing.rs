@@ -141,7 +141,11 @@ async fn spans_have_the_route_key_and_the_clients_decision_counts() {
     let sent = [
         ("/keyless", &[][..], None),
         ("/by-header", &[("x-route-key", "sandbox")], Some("sandbox")),
-        ("/by-baggage", &[("baggage", "a=b,sd-routing-key=sandbox")], Some("sandbox")),
+        (
+            "/by-baggage",
+            &[("baggage", "a=b,sd-routing-key=sandbox")],
+            Some("sandbox"),
+        ),
         ("/missed", &[("x-route-key", "unknown")], Some("unknown")),
     ];
     let mut parents = Vec::new();
@@ -165,7 +169,10 @@ async fn spans_have_the_route_key_and_the_clients_decision_counts() {
     }
     let span = span_of(&collector, "/sampled").await;
     assert_eq!((span.trace_id.as_str(), span.parent_id.as_str()), (TRACE_ID, PARENT_ID));
-    assert!(declined.starts_with(&format!("00-{TRACE_ID}-")) && declined.ends_with("-00"), "{declined}");
+    assert!(
+        declined.starts_with(&format!("00-{TRACE_ID}-")) && declined.ends_with("-00"),
+        "{declined}"
+    );
     assert_eq!(of(&collector, "/declined"), []);
 
     // None of ours, and the clients' as before.

@@ -2,14 +2,15 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 use sidetrack_tests::{
-    Agent, Client, ConfigFile, Envoy, PATIENCE, Ports, Protocol, Services, Sidetrack, Stats, artifacts, config_text,
-    free_port, poll_until, render_for,
+    Agent, Client, ConfigFile, Envoy, PATIENCE, Ports, Process, Protocol, Services, Sidetrack, Stats, artifacts,
+    config_text, free_port, poll_until, render_for, sidetrack,
 };
+use tempfile::TempDir;
 
 const VERSIONS: [&str; 4] = ["1.37", "1.38", "1.39", "1.40"];
 
@@ -66,6 +67,42 @@ async fn check(version: &str) {
     let _agent = Agent::start(&config.path(), &ports).await;
     until_served_by(&ports, "service-a").await;
     assert_serves(&ports).await;
+    assert_understands(&ports).await;
+}
+
+/// Nothing that can be configured has a form that this version refuses, ignores or wants no more.
+async fn check_every_setting(version: &str) {
+    let envoy = artifacts::envoy_of(version);
+    let ports = Ports::free();
+    let Ports {
+        http,
+        grpc,
+        metrics,
+        admin,
+        api,
+        xds,
+    } = ports;
+    let config = ConfigFile::new(&format!(
+        "server: {{httpPort: {http}, grpcPort: {grpc}, metricsPort: {metrics}, adminPort: {admin}, mode: gateway}}\n\
+         agent: {{apiPort: {api}, xdsPort: {xds}}}\n\
+         {}",
+        include_str!("../configs/everything.yaml")
+    ));
+    for arguments in [&[] as &[&str], &["--bootstrap"]] {
+        let rendered = config.path().with_file_name("envoy.yaml");
+        fs::write(&rendered, render_for(&envoy, &config.path(), arguments)).unwrap();
+        let mut command = Command::new(&envoy);
+        command
+            .args(["--mode", "validate", "--log-level", "warning", "-c"])
+            .arg(&rendered);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && !said.contains("eprecated"),
+            "{arguments:?}: {said}"
+        );
+    }
+    let _sidetrack = Sidetrack::up_on(&envoy, &config.path(), &ports).await;
     assert_understands(&ports).await;
 }
 
@@ -126,21 +163,25 @@ async fn ready(ports: &Ports) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_1_37() {
     check("1.37").await;
+    check_every_setting("1.37").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_1_38() {
     check("1.38").await;
+    check_every_setting("1.38").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_1_39() {
     check("1.39").await;
+    check_every_setting("1.39").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_1_40() {
     check("1.40").await;
+    check_every_setting("1.40").await;
 }
 
 #[test]
@@ -193,11 +234,10 @@ async fn envoys_of_several_versions_share_an_agent() {
     .await;
 }
 
-/// A program in the place of Envoy that says it is this release.
-fn pretender(directory: &Path, release: &str) -> std::path::PathBuf {
-    let program = directory.join("envoy");
-    let text = format!("#!/bin/sh\necho 'envoy  version: 0123abc/{release}/Clean/RELEASE/BoringSSL'\n");
-    fs::write(&program, text).unwrap();
+/// A program in this directory that does what these lines of sh say.
+fn script(directory: &TempDir, name: &str, lines: &str) -> PathBuf {
+    let program = directory.path().join(name);
+    fs::write(&program, format!("#!/bin/sh\n{lines}\n")).unwrap();
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     program
 }
@@ -208,7 +248,8 @@ async fn an_older_envoy_isnt_started() {
     let ports = Ports::free();
     let services = Services::start(&["baseline"]).await;
     let config = ConfigFile::new(&config_text(&ports, &services, "routing: {defaultTarget: baseline}\n"));
-    let program = pretender(directory.path(), "1.36.4");
+    let says = "echo 'envoy  version: 0123abc/1.36.4/Clean/RELEASE/BoringSSL'";
+    let program = script(&directory, "envoy", says);
     let mut sidetrack = Sidetrack::spawn_on(&program, &config.path());
     assert_eq!(sidetrack.exit(PATIENCE).await.code(), Some(1));
     let expected = format!(
@@ -216,4 +257,29 @@ async fn an_older_envoy_isnt_started() {
         program.display()
     );
     assert_eq!(sidetrack.stderr(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn func_e_is_asked_which_envoy_it_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = Ports::free();
+    let services = Services::start(&["baseline"]).await;
+    let config = ConfigFile::new(&config_text(&ports, &services, "routing: {defaultTarget: baseline}\n"));
+    let envoy = artifacts::envoy();
+    let envoy = envoy.display();
+    let lines = format!("case $1 in which) echo {envoy} ;; run) shift && exec {envoy} \"$@\" ;; *) exit 1 ;; esac");
+    script(&directory, "func-e", &lines);
+    let mut command = sidetrack(&["up", "-c"]);
+    command
+        .arg(config.path())
+        .env_remove("ENVOY_BIN")
+        .env("PATH", directory.path());
+    let mut up = Process::spawn("sidetrack up", &mut command);
+    poll_until(PATIENCE, "that it is ready", async || {
+        assert!(up.exited().is_none(), "it ended");
+        let said = up.stdout();
+        said.contains("ready: ").then_some(()).ok_or(said)
+    })
+    .await;
+    assert!(up.stderr().contains("func-e version=1."), "{}", up.stderr());
 }

@@ -27,9 +27,6 @@ use super::route::route_configuration;
 use super::tls::{Certificate, downstream_tls};
 use super::tracing::{sampled_without_request_id, tracing};
 
-/// How long a request's head may take.
-const REQUEST_HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// How often a client of HTTP/2 is asked whether it is there, and how long its answer may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -101,7 +98,8 @@ pub(super) fn listener(config: &ValidConfig, port: Port, code: &FilterCode, envo
     )
 }
 
-/// The listener of `port` with its routes in it, and `filter`.
+/// The listener of `port` with its routes in it, and `filter`. Envoy isn't to look whether their clusters are there: those
+/// of mirrors may come from the agent.
 pub(super) fn static_listener(
     config: &ValidConfig,
     port: Port,
@@ -109,10 +107,14 @@ pub(super) fn static_listener(
     filter: HttpFilter,
     envoy: EnvoyVersion,
 ) -> Listener {
+    let routes = RouteConfiguration {
+        validate_clusters: flag(false),
+        ..routes(config, port, cluster_name)
+    };
     listener_with(
         config,
         port,
-        RouteSpecifier::RouteConfig(routes(config, port, cluster_name)),
+        RouteSpecifier::RouteConfig(routes),
         filter,
         Certificate::FromFiles,
         envoy,
@@ -142,11 +144,8 @@ fn listener_with(
             upgrade_type: "websocket".to_owned(),
             ..Default::default()
         }],
-        // Clients that are gone without a word, and those that never finish a request's head, make room for others.
+        // Clients that are gone without a word make room for others.
         http2_protocol_options: Some(http2_with_keepalive()),
-        request_headers_timeout: duration(REQUEST_HEADERS_TIMEOUT),
-        // Each route has its own.
-        stream_idle_timeout: duration(Duration::ZERO),
         proxy_100_continue: true,
         local_reply_config: Some(local_replies(port == Port::Grpc)),
         tracing: config.tracing.as_ref().map(|to| tracing(to, &config.routing)),

@@ -39,9 +39,6 @@ use super::retry::{falling_back, retry_policy};
 /// Methods of requests that may be done twice (RFC 9110 §9.2.2).
 const IDEMPOTENT: &str = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE";
 
-/// How long a request with a time limit may be without a byte in either direction.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-
 /// The route configuration `name`, with the baselines' clusters named so. Where requests `have_limits`, streams are told
 /// from others.
 pub(super) fn route_configuration(
@@ -110,7 +107,8 @@ fn all_routes(routing: &ValidRouting, baseline: &Baseline<'_>, targets: &[Route]
     let enter = may_carry_a_key(routing).into_iter().map(|found| Route {
         name: "enter".to_owned(),
         r#match: Some(found),
-        action: baseline.action(have_limits),
+        // Not decided yet, and it may become a stream.
+        action: baseline.action(false),
         typed_per_filter_config: [(FILTER.to_owned(), switched_on())].into(),
         ..Default::default()
     });
@@ -238,14 +236,15 @@ impl Baseline<'_> {
 }
 
 fn action(cluster: ClusterSpecifier, policy: &RoutePolicy, retries: RetryPolicy, is_limited: bool) -> RouteAction {
+    // Those with a limit also end after five minutes without a byte in either direction, which is Envoy's default.
     let (timeout, idle_timeout) = match is_limited {
-        true => (policy.request_timeout, IDLE_TIMEOUT),
-        false => (Duration::ZERO, Duration::ZERO),
+        true => (policy.request_timeout, None),
+        false => (Duration::ZERO, duration(Duration::ZERO)),
     };
     RouteAction {
         cluster_specifier: Some(cluster),
         timeout: duration(timeout),
-        idle_timeout: duration(idle_timeout),
+        idle_timeout,
         retry_policy: Some(retries),
         hash_policy: policy.hash_by.iter().map(hash_policy).collect(),
         ..Default::default()

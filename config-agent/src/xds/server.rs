@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::node::Node;
 use super::proxies::{Entry, Nack, Proxies};
 use super::stream::{Push, Request, Standing, Stream};
-use crate::render::{EnvoyVersion, ResourceType, Snapshots};
+use crate::render::{EnvoyVersion, ResourceType, Snapshot, Snapshots};
 
 /// A table of 100,000 rules has some 10 MB.
 const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
@@ -102,11 +102,16 @@ impl Connection {
         info!(node, reason, "Envoy disconnected");
     }
 
+    /// The version of the configuration in force, and what it is for this Envoy.
+    fn newest(&mut self, envoy: EnvoyVersion) -> (String, Arc<Snapshot>) {
+        let snapshots = self.snapshots.borrow_and_update().clone();
+        (snapshots.version().to_owned(), snapshots.of(envoy))
+    }
+
     async fn serve(&mut self, first: DiscoveryRequest, node: &str, envoy: EnvoyVersion, entry: &Entry) -> &'static str {
         let mut stream = Stream::default();
-        let snapshots = self.snapshots.borrow_and_update().clone();
-        let mut version = snapshots.version().to_owned();
-        let mut push = stream.snapshot(snapshots.of(envoy));
+        let (mut version, snapshot) = self.newest(envoy);
+        let mut push = stream.snapshot(snapshot);
         let mut request = Some(first);
         loop {
             if let Some(request) = request.take() {
@@ -129,9 +134,9 @@ impl Connection {
                     if changed.is_err() {
                         return "the agent stops";
                     }
-                    let snapshots = self.snapshots.borrow_and_update().clone();
-                    version = snapshots.version().to_owned();
-                    push = stream.snapshot(snapshots.of(envoy));
+                    let (new, snapshot) = self.newest(envoy);
+                    version = new;
+                    push = stream.snapshot(snapshot);
                 }
             }
         }
@@ -187,3 +192,7 @@ fn response(push: Push) -> DiscoveryResponse {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
 use super::{Echo, MAX_DELAY};
+use crate::grpc;
 
 /// The bodies of the answers.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -112,6 +113,14 @@ async fn echo_answer(echo: Echo, request: Request<Incoming>) -> io::Result<Respo
     }
     if wish.pipe {
         return Ok(piped(request));
+    }
+    if request
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|media| media == grpc::GRPC)
+    {
+        let broken = |error| io::Error::other(error);
+        return Ok(grpc::echo(&echo.service, request).map(|body| body.map_err(broken).boxed_unsync()));
     }
     if !wish.unread {
         let mut body = request.into_body();

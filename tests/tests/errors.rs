@@ -1,0 +1,196 @@
+//! What a client is told when no target answers: why, and of which target, but nothing of where it lives.
+
+use http::{Method, StatusCode};
+use sidetrack_tests::{
+    Answer, Behaviour, Client, ConfigFile, PATIENCE, Ports, Protocol, RawServer, Request, Services, Sidetrack,
+    SilentPort, config_text, free_port, get, poll_until,
+};
+use tokio::task::JoinSet;
+
+/// A target in trouble, and what is said of it.
+struct Trouble {
+    target: &'static str,
+    fields: &'static str,
+    reason: &'static str,
+    status: StatusCode,
+}
+
+const fn trouble(target: &'static str, fields: &'static str, reason: &'static str, status: StatusCode) -> Trouble {
+    Trouble {
+        target,
+        fields,
+        reason,
+        status,
+    }
+}
+
+/// What a gRPC client gets for all of them.
+const GRPC_UNAVAILABLE: &str = "14";
+
+const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
+const TROUBLES: [Trouble; 10] = [
+    trouble(
+        "full",
+        "circuitBreaker: {maxRequests: 1}, requestTimeout: 0s",
+        "overloaded",
+        UNAVAILABLE,
+    ),
+    trouble("unwell", "healthCheck: {tcp: true}", "no_healthy_endpoint", UNAVAILABLE),
+    trouble("refusing", "", "connection_failed", UNAVAILABLE),
+    trouble("silent", "connectTimeout: 300ms", "connection_failed", UNAVAILABLE),
+    trouble("closing", "", "connection_broken", UNAVAILABLE),
+    trouble(
+        "closing-reset",
+        "retries: {attempts: 2, on: [reset]}",
+        "connection_broken",
+        UNAVAILABLE,
+    ),
+    trouble("slow", "perTryTimeout: 300ms", "timeout", StatusCode::GATEWAY_TIMEOUT),
+    trouble("babbling", "", "protocol_error", StatusCode::BAD_GATEWAY),
+    trouble(
+        "http1-only",
+        "protocol: http2",
+        "protocol_error",
+        StatusCode::BAD_GATEWAY,
+    ),
+    trouble(
+        "http2-only",
+        "protocol: http1",
+        "protocol_error",
+        StatusCode::BAD_GATEWAY,
+    ),
+];
+
+/// The targets' processes and ports.
+struct Targets {
+    services: Services,
+    _others: [RawServer; 3],
+    _silent: SilentPort,
+}
+
+async fn start() -> Targets {
+    let mut services = Services::start(&["baseline", "full", "slow"]).await;
+    services.start_speaking("http2-only", Some(Protocol::Http2)).await;
+    let closing = RawServer::start(b"").await;
+    let babbling = RawServer::start(b"what do you want?\r\n\r\n").await;
+    let http1 = RawServer::start(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    let silent = SilentPort::take().await;
+    let (refusing, unwell) = (free_port(), free_port());
+    for Trouble { target, fields, .. } in &TROUBLES {
+        let port = match *target {
+            "refusing" => refusing,
+            "unwell" => unwell,
+            "silent" => silent.port(),
+            "closing" | "closing-reset" => closing.port(),
+            "babbling" => babbling.port(),
+            "http1-only" => http1.port(),
+            server => services.server(server).address().port(),
+        };
+        services.configure_at(target, vec![([127, 0, 0, 1], port).into()], fields);
+    }
+    services.server("full").behave(Behaviour::Hang);
+    services.server("slow").behave(Behaviour::Hang);
+    Targets {
+        services,
+        _others: [closing, babbling, http1],
+        _silent: silent,
+    }
+}
+
+fn request(key: &str, is_grpc: bool) -> Request {
+    let mut request = get("/shop.Cart/Add", &[("x-route-key", key)]);
+    if is_grpc {
+        *request.method_mut() = Method::POST;
+        let grpc = http::HeaderValue::from_static("application/grpc");
+        request.headers_mut().insert("content-type", grpc);
+        *request.body_mut() = [0, 0, 0, 0, 0].as_slice().into();
+    }
+    request
+}
+
+/// Nothing of where anything lives, or of what is beside it, is in it.
+fn assert_discreet(answer: &Answer, services: &Services) {
+    let told = format!("{:?} {} {:?}", answer.headers, answer.text(), answer.trailers);
+    assert!(!told.contains("127.0.0.1"), "{told}");
+    for other in ["baseline", "#", "|", "envoy"] {
+        assert!(!told.contains(other), "{other:?} in {told}");
+    }
+    for line in services.yaml().lines().skip(1) {
+        let port = line.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split_once('"'));
+        let (port, _) = port.unwrap();
+        assert!(!told.contains(port), "{port} in {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_says_why_and_of_which_target_and_nothing_else() {
+    let ports = Ports::free();
+    let Targets { services, .. } = &start().await;
+    let rules: String = TROUBLES
+        .iter()
+        .map(|trouble| trouble.target)
+        .map(|target| format!("    - {{routeKey: {target}, targetService: {target}, fallback: none}}\n"))
+        .collect();
+    let falling_back = "    - {routeKey: full-baseline, targetService: full}\n";
+    let nowhere = "    - {routeKey: nowhere, targetService: no-such-host.invalid, fallback: none}\n";
+    let routing = format!("routing:\n  defaultTarget: baseline\n  rules:\n{rules}{falling_back}{nowhere}");
+    let config = ConfigFile::new(&config_text(&ports, services, &routing));
+    let _sidetrack = Sidetrack::up(&config.path(), &ports).await;
+    // One is all that the target may get.
+    let mut under_way = JoinSet::new();
+    under_way.spawn(async move {
+        let mut client = Client::new(Protocol::Http2, ports.grpc);
+        client.send(request("full", false)).await
+    });
+    poll_until(PATIENCE, "a request at the target", async || {
+        let found = services.server("full").in_flight();
+        (found == 1).then_some(()).ok_or_else(|| found.to_string())
+    })
+    .await;
+
+    let nowhere = trouble("no-such-host.invalid", "", "no_healthy_endpoint", UNAVAILABLE);
+    let cases = TROUBLES.iter().map(|trouble| (trouble.target, trouble));
+    let cases = cases.chain([("full-baseline", &TROUBLES[0]), ("nowhere", &nowhere)]);
+    for (key, trouble) in cases {
+        let target = format!("{}:80", trouble.target);
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let answer = Client::new(protocol, ports.http)
+                .send(request(key, false))
+                .await
+                .unwrap();
+            assert_eq!(answer.status, trouble.status, "{key} {protocol:?}: {}", answer.text());
+            assert_eq!(answer.header("x-route-error"), trouble.reason, "{key} {protocol:?}");
+            assert_eq!(answer.header("content-type"), "application/json", "{key}");
+            let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(body["error"], trouble.reason, "{key}");
+            assert_eq!(body["target"], target, "{key}");
+            let message = body["message"].as_str().unwrap();
+            assert!(!message.is_empty(), "{key}");
+            assert_eq!(body.as_object().unwrap().len(), 3, "{body}");
+            assert_discreet(&answer, services);
+            if protocol == Protocol::Http1 {
+                print!("{key}: {}", answer.text());
+            }
+        }
+        let mut client = Client::new(Protocol::Http2, ports.grpc);
+        let answer = client.send(request(key, true)).await.unwrap();
+        assert_eq!(answer.status, 200, "{key}: {}", answer.text());
+        assert_eq!(answer.header("grpc-status"), GRPC_UNAVAILABLE, "{key}");
+        assert_eq!(answer.header("x-route-error"), trouble.reason, "{key} by gRPC");
+        let message = answer.header("grpc-message");
+        assert!(
+            message.starts_with(&format!("{}: ", trouble.reason)),
+            "{key}: {message}"
+        );
+        assert!(message.ends_with(&format!("(target {target})")), "{key}: {message}");
+        assert_discreet(&answer, services);
+        println!("{key}: grpc-status {GRPC_UNAVAILABLE}: {message}");
+    }
+    let ordinary = Client::new(Protocol::Http1, ports.http).get("/", &[]).await.unwrap();
+    assert_eq!(ordinary.served_by(), "baseline");
+    assert!(ordinary.header("x-route-error").is_empty());
+    services.server("full").behave(Behaviour::Echo);
+    let served = under_way.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(served.served_by(), "full");
+}
