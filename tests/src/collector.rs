@@ -102,7 +102,7 @@ type Answer = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 async fn export(request: Request<Incoming>, spans: Arc<Mutex<Vec<Span>>>) -> Result<Response<Answer>, Infallible> {
     let is_export = request.uri().path() == EXPORT;
     let body = request.into_body().collect().await;
-    let mut message = body.map(|body| body.to_bytes()).unwrap_or_default();
+    let mut message = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     // A byte for compression and four for the length, then the message.
     let is_whole = message.len() >= 5 && message.get_u8() == 0 && message.get_u32() as usize == message.len();
     let decoded = wire::Export::decode(message);
