@@ -111,9 +111,12 @@ impl Status {
                 return Some(format!("Envoy {} is starting", own.node));
             }
         }
-        let behind = proxies
-            .iter()
-            .find(|proxy| proxy.in_force.as_deref() != Some(version))?;
+        // Envoy may refuse a part after it has accepted all it had asked for until then.
+        let is_behind = |proxy: &&Proxy| {
+            let refuses = proxy.nack.as_ref().is_some_and(|nack| nack.version == version);
+            refuses || proxy.in_force.as_deref() != Some(version)
+        };
+        let behind = proxies.iter().find(is_behind)?;
         Some(match &behind.nack {
             Some(nack) => refusal(&behind.node, nack),
             None => format!("Envoy {} hasn't accepted version {version} yet", behind.node),

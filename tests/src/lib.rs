@@ -11,6 +11,7 @@
 pub mod artifacts;
 mod bare;
 mod client;
+mod collector;
 mod config;
 mod echo;
 mod front;
@@ -18,6 +19,7 @@ mod grpc;
 mod poll;
 mod ports;
 mod process;
+pub mod prometheus;
 mod raw;
 mod running;
 mod stats;
@@ -27,6 +29,7 @@ mod traffic;
 
 pub use bare::BareEnvoy;
 pub use client::{Answer, Body, Client, Protocol, Request, get};
+pub use collector::{Collector, Span};
 pub use config::{ConfigFile, Services, config_text, config_with};
 pub use echo::{Behaviour, Echo, EchoServer, MAX_DELAY};
 pub use front::{Front, Way, services};

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// Signs certificates.
@@ -146,6 +146,8 @@ pub struct Handshake {
     pub name: Option<String>,
     /// What both agreed on (ALPN).
     pub protocol: Option<String>,
+    /// The version of TLS: 1.2 or 1.3.
+    pub version: &'static str,
     /// The certificate it showed.
     pub certificate: Option<CertificateDer<'static>>,
 }
@@ -229,6 +231,10 @@ async fn pass_on(
         protocol: tls
             .alpn_protocol()
             .map(|name| String::from_utf8_lossy(name).into_owned()),
+        version: match tls.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "1.3",
+            _ => "1.2",
+        },
         certificate: certificates.map(|certificate| certificate.clone().into_owned()),
     };
     seen.lock().unwrap().push(handshake);

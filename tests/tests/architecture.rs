@@ -91,7 +91,11 @@ fn the_documents_speak_of_files_that_exist() {
             "ARCHITECTURE.md",
             &["", "routing/src", "filter/src", "config-agent/src"][..],
         ),
-        ("docs/operations.md", &["", "tests/tests", "config-agent/src/xds"]),
+        (
+            "docs/operations.md",
+            &["", "docs", "tests/tests", "config-agent/src/xds"],
+        ),
+        ("docs/metrics.md", &["", "docs"]),
         ("README.md", &[""]),
     ] {
         let text = std::fs::read_to_string(Path::new(WORKSPACE).join(document)).unwrap();

@@ -288,7 +288,7 @@ async fn a_new_certificate_is_shown_without_a_failed_request_and_a_broken_one_ne
     }
 
     for (what, cert, key) in [
-        ("garbage", "garbage", other.key.as_str()),
+        ("garbage", "garbage", mended.key.as_str()),
         ("another's key", &other.cert, &mended.key),
         ("no key", &other.cert, ""),
     ] {

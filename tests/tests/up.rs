@@ -61,7 +61,7 @@ async fn sigterm_ends_it_after_requests_in_flight() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_said() {
     let (ports, _services, config) = stage().await;
-    for port in [ports.http, ports.grpc, ports.admin, ports.api, ports.xds] {
+    for port in [ports.http, ports.grpc, ports.metrics, ports.admin, ports.api, ports.xds] {
         let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
         assert_refuses(&config, &[port]).await;
     }
@@ -71,7 +71,11 @@ async fn a_taken_port_is_said() {
 async fn a_second_one_on_the_same_ports_says_so_and_the_first_stays() {
     let (ports, _services, config) = stage().await;
     let _first = Sidetrack::up(&config.path(), &ports).await;
-    assert_refuses(&config, &[ports.http, ports.grpc, ports.admin, ports.api, ports.xds]).await;
+    assert_refuses(
+        &config,
+        &[ports.http, ports.grpc, ports.metrics, ports.admin, ports.api, ports.xds],
+    )
+    .await;
     let mut client = Client::new(Protocol::Http1, ports.http);
     assert_eq!(client.get("/", &[]).await.unwrap().served_by(), "baseline");
 }

@@ -1,4 +1,4 @@
--- What Envoy prints as statistics, line by line into what metricsPort answers: each metric with a help text, durations in
+-- What Envoy prints as statistics, into what metricsPort answers: each metric with a help text, durations in
 -- seconds instead of Envoy's microseconds, and a word where Envoy prints nothing. See config-agent/src/render/metrics.rs.
 local US, SECONDS = "proxy_request_duration_us", "proxy_request_duration_seconds"
 local HELP = {
@@ -12,26 +12,34 @@ local HELP = {
   envoy_http_downstream_rq_active = "Requests that are being worked on, by port.",
 }
 
--- UpstreamConnectionTermination, as Envoy calls it, to upstream_connection_termination.
-local function snake_case(head, words)
-  return head .. words:gsub("%f[%w]%u", string.lower):gsub("%u", function(letter) return "_" .. letter:lower() end)
+-- Envoy counts microseconds. Few values end a bucket, so each is translated once.
+local LE = setmetatable({}, {__index = function(known, us)
+  known[us] = (',le="%.10g"'):format(us / 1e6)
+  return known[us]
+end})
+
+local function with_help(name, kind)
+  name = name == US and SECONDS or name
+  return ("\n# HELP %s %s\n# TYPE %s %s"):format(name, HELP[name] or "See Envoy's documentation.", name, kind)
 end
 
-local function translated(line)
-  local name, kind = line:match("^# TYPE (%S+) (%S+)$")
-  if name then
-    name = name == US and SECONDS or name
-    return ("# HELP %s %s\n# TYPE %s %s"):format(name, HELP[name] or "See Envoy's documentation.", name, kind)
-  end
-  -- Values come with quotes escaped, so a bare quote ends one.
-  line = line:gsub('^([%w_]+{path=")"', '%1baseline"')
-  line = line:gsub('^(proxy_routing_errors_total{error_type=")([^"]+)', snake_case)
-  if line:sub(1, #US) == US then
-    line = SECONDS .. line:sub(#US + 1)
-    line = line:gsub('(le=")(%d+)("} )', function(le, us, rest) return ("%s%.10g%s"):format(le, us / 1e6, rest) end)
-    line = line:gsub("^([%w_]+_sum{.*} )(%S+)$", function(head, us) return ("%s%.10g"):format(head, us / 1e6) end)
-  end
-  return line
+local function in_seconds(series, us)
+  return ("%s%.10g"):format(series, us / 1e6)
+end
+
+-- UpstreamConnectionTermination, as Envoy calls it, to upstream_connection_termination.
+local function in_snake_case(label, words)
+  return label .. words:gsub("%f[%w]%u", string.lower):gsub("%u", function(letter) return "_" .. letter:lower() end)
+end
+
+-- Whole lines, with an end of line before the first. In a label's value quotes are escaped, so a bare one ends it.
+local function translated(lines)
+  lines = lines:gsub("\n# TYPE (%S+) (%S+)", with_help)
+  lines = lines:gsub("\n" .. US, "\n" .. SECONDS)
+  lines = lines:gsub(',le="(%d+)"', LE)
+  lines = lines:gsub("(\n" .. SECONDS .. "_sum{[^\n]*} )(%S+)", in_seconds)
+  lines = lines:gsub('{path=""', '{path="baseline"')
+  return (lines:gsub('({error_type=")([^"]+)', in_snake_case))
 end
 
 function envoy_on_response(handle)
@@ -42,6 +50,6 @@ function envoy_on_response(handle)
     local text = rest .. chunk:getBytes(0, chunk:length())
     local lines, incomplete = text:match("^(.*\n)([^\n]*)$")
     rest = incomplete or text
-    chunk:setBytes(((lines or ""):gsub("[^\n]+", translated)))
+    chunk:setBytes(translated("\n" .. (lines or "")):sub(2))
   end
 end

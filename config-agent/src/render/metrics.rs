@@ -37,6 +37,7 @@ use sidetrack_routing::{ValidRouting, ValidServer};
 
 use super::envoy::EnvoyVersion;
 use super::listener::router;
+use super::local_reply::REASONS;
 use super::log::{ROLE, RULE, access_log};
 use super::matching::{exact, matching_regex, present};
 use super::proto::{address, any, duration, flag, loopback, number64};
@@ -63,11 +64,6 @@ const ERROR_TYPE: &str = concat!(
     r#"%COALESCE({"operators": ["#,
     r#"{"command": "RESP", "param": "x-route-error"}, {"command": "RESPONSE_FLAGS_LONG"}]})%"#
 );
-
-/// Envoy's flags of a request that no target answered, or not to the end, through no fault of the client.
-const ERRORS: [&str; 14] = [
-    "NC", "NFCF", "NR", "OM", "SI", "UC", "UF", "UH", "UMSDR", "UO", "UPE", "UR", "URX", "UT",
-];
 
 /// The scope of Wasm's own metrics: it is printed without a prefix.
 const SCOPE: &str = "wasmcustom";
@@ -120,7 +116,11 @@ pub(super) fn counts(routing: &ValidRouting, envoy: EnvoyVersion) -> [AccessLog;
         ..without_prefix(envoy)
     };
     let failed = FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter {
-        flags: ERRORS.map(str::to_owned).to_vec(),
+        flags: REASONS
+            .iter()
+            .flat_map(|(flags, ..)| *flags)
+            .map(ToString::to_string)
+            .collect(),
     });
     let keyed = FilterSpecifier::HeaderFilter(HeaderFilter {
         header: Some(present(routing.route_key_header.as_str())),

@@ -8,8 +8,9 @@ use envoy_types::pb::envoy::config::core::v3::{
 };
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, UpstreamTlsContext,
+    CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
 };
 pub(super) use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions as HttpOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
@@ -110,6 +111,11 @@ pub(super) fn upstream_tls(tls: &ValidUpstreamTls) -> TransportSocket {
     let context = UpstreamTlsContext {
         sni,
         common_tls_context: Some(CommonTlsContext {
+            // Without it, 1.2 and no more.
+            tls_params: Some(TlsParameters {
+                tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
+                ..Default::default()
+            }),
             tls_certificates: client.collect(),
             validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
             ..Default::default()

@@ -204,7 +204,19 @@ impl Stream {
             self.content(kind)
                 .is_none_or(|(version, _)| self.types[kind as usize].accepted == Some(version))
         };
-        self.clusters_are_there() && ResourceType::ALL.into_iter().all(has)
+        self.clusters_are_there() && self.secrets_are_asked_for() && ResourceType::ALL.into_iter().all(has)
+    }
+
+    /// A proxy that has got a listener with TLS asks for the certificate then. One with listeners of its own doesn't.
+    fn secrets_are_asked_for(&self) -> bool {
+        let has_listeners = self.types[ResourceType::Listener as usize].subscription.is_some();
+        let secrets = self
+            .snapshot
+            .iter()
+            .flat_map(|snapshot| snapshot.resources(ResourceType::Secret).keys());
+        let subscription = self.types[ResourceType::Secret as usize].subscription.as_ref();
+        let is_asked_for = |name: &String| subscription.is_some_and(|subscription| subscription.has(name));
+        !has_listeners || { secrets }.all(is_asked_for)
     }
 
     /// Whether no clusters are under way and the proxy has asked for the endpoints of all it has.
