@@ -261,7 +261,7 @@ async fn a_client_cannot_change_timeouts_and_retries() {
                     headers.extend(CONTROLS);
                     headers.extend(forged);
                     let case = format!("{mode:?} {protocol:?} key {key:?} {forged:?}");
-                    let late = client.get("/?delay_ms=300", &headers).await.unwrap();
+                    let late = client.get("/?delay_ms=150", &headers).await.unwrap();
                     assert_eq!(late.served_by(), target, "{case}");
                     for (name, _) in CONTROLS {
                         assert!(late.echo().header(name).is_empty(), "{case}: the target sees {name}");
