@@ -97,7 +97,6 @@ pub fn whole_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, e
         .map(|target| static_cluster(config, target.to_string(), target));
     let clusters = own
         .chain(aggregate_clusters(config))
-        .chain([admin_cluster(&config.server)])
         .chain(config.tracing.iter().map(collector))
         .chain([admin_cluster(&config.server)])
         .collect();
