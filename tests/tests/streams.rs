@@ -41,6 +41,7 @@ async fn start(ports: &Ports, upstream: &str) -> (Services, ConfigFile, Sidetrac
 
 /// What is sent on the way there and what comes back, piece by piece.
 struct Pipe {
+    what: String,
     there: Sender<Bytes, std::convert::Infallible>,
     back: Response<Incoming>,
     _client: Client,
@@ -55,8 +56,10 @@ impl Pipe {
         *request.method_mut() = Method::POST;
         let mut client = Client::new(protocol, port);
         let back = client.begin(request).await.unwrap();
-        assert_eq!(back.status(), 200, "{protocol:?} {key}");
+        let what = format!("{protocol:?} on {port} to {key} with {headers:?}");
+        assert_eq!(back.status(), 200, "{what}");
         Self {
+            what,
             there,
             back,
             _client: client,
@@ -65,9 +68,12 @@ impl Pipe {
 
     /// Sends one byte and waits until it is back: nobody on the way waits for more.
     async fn ping(&mut self, byte: u8) {
-        self.there.send_data(vec![byte].into()).await.unwrap();
-        let frame = self.back.body_mut().frame().await.unwrap().unwrap();
-        assert_eq!(frame.into_data().unwrap()[..], [byte]);
+        let sent = self.there.send_data(vec![byte].into()).await;
+        sent.unwrap_or_else(|error| panic!("{}: byte {byte} isn't sent: {error}", self.what));
+        match self.back.body_mut().frame().await {
+            Some(Ok(frame)) => assert_eq!(frame.into_data().unwrap()[..], [byte], "{}", self.what),
+            end => panic!("{}: byte {byte} isn't back: {end:?}", self.what),
+        }
     }
 
     /// Ends the way there with these trailers and returns those that come back.
@@ -76,7 +82,8 @@ impl Pipe {
             Some(trailers) => self.there.send_trailers(trailers).await.unwrap(),
             None => drop(self.there),
         }
-        let rest = self.back.into_body().collect().await.unwrap();
+        let rest = self.back.into_body().collect().await;
+        let rest = rest.unwrap_or_else(|error| panic!("{}: no end: {error}", self.what));
         rest.trailers().cloned().unwrap_or_default()
     }
 }
@@ -97,6 +104,7 @@ async fn a_large_body_passes_both_ways_in_constant_memory() {
             mut there,
             back,
             _client,
+            ..
         } = pipe;
         let sending = tokio::spawn(async move {
             for chunk in 0..length / (MIB / 16) {
@@ -254,6 +262,31 @@ async fn bytes_and_trailers_pass_as_they_come() {
     }
     println!("15 bytes, 50 ms apart, arrive in {frames} pieces");
     assert!(frames > 5, "{frames}");
+}
+
+/// Servers end a stream with an empty frame before its trailers, and those of several may follow one another.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_one_connection_that_end_at_once_all_end_well() {
+    const STREAMS: usize = 16;
+    const ROUNDS: usize = 10;
+    let ports = Ports::free();
+    let (services, _config, _sidetrack) = start(&ports, LIMIT).await;
+    for _ in 0..ROUNDS {
+        let mut pipes = Vec::new();
+        for _ in 0..STREAMS {
+            let grpc = ("content-type", "application/grpc");
+            pipes.push(Pipe::open(Protocol::Http2, ports.grpc, "http2", &[grpc]).await);
+        }
+        let ends: JoinSet<_> = pipes.into_iter().map(|pipe| pipe.end(None)).collect();
+        for trailers in ends.join_all().await {
+            assert_eq!(trailers.get("grpc-status").map(HeaderValue::as_bytes), Some(&b"0"[..]));
+        }
+    }
+    let connections = services.server("http2").connections();
+    let made = Stats::read(ports.admin, "^cluster.http2_80.upstream_cx_total$").await;
+    let made = made.sum("upstream_cx_total");
+    println!("{ROUNDS} times {STREAMS} streams that end at once: {made} connections made, {connections} still open");
+    assert_eq!(made, connections, "none was broken");
 }
 
 /// Sends these bytes on a connection of its own; reads until what has come ends so.

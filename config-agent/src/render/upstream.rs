@@ -42,6 +42,8 @@ pub(super) fn http2_with_windows() -> Http2ProtocolOptions {
         max_concurrent_streams: number(STREAMS),
         initial_stream_window_size: number(STREAM_WINDOW),
         initial_connection_window_size: number(CONNECTION_WINDOW),
+        // Each may end with one, before its trailers. By default the second in a row ends the connection with all streams.
+        max_consecutive_inbound_frames_with_empty_payload: number(STREAMS),
         // WebSocket over HTTP/2 (RFC 8441).
         allow_connect: true,
         ..Default::default()
