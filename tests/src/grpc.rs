@@ -189,15 +189,20 @@ impl Body for Echoed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(body) = &mut self.0 else {
-            return Poll::Ready(None);
-        };
-        let frame = ready!(Pin::new(body).poll_frame(context));
-        Poll::Ready(Some(frame.unwrap_or_else(|| {
-            self.0 = None;
-            let mut trailers = HeaderMap::new();
-            trailers.insert("grpc-status", HeaderValue::from_static("0"));
-            Ok(Frame::trailers(trailers))
-        })))
+        while let Some(body) = &mut self.0 {
+            match ready!(Pin::new(body).poll_frame(context)) {
+                // The end of a request comes with nothing in it. Sent on as a frame it would be one of those that Envoy
+                // takes for a flood when two of them follow each other, and closes the connection with all its streams.
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                Some(frame) => return Poll::Ready(Some(frame)),
+                None => {
+                    self.0 = None;
+                    let mut trailers = HeaderMap::new();
+                    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+            }
+        }
+        Poll::Ready(None)
     }
 }

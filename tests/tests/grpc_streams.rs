@@ -37,8 +37,8 @@ routing:
   rules:
     - {routeKey: comes, targetService: new, mirror: {service: old}}
     - {routeKey: moves, targetService: new}
-    - {routeKey: stays, targetService: other, additionalHeaders: {x-environment: second, x-more: "1"}}
     - {routeKey: stays, targetService: new, pathPrefixes: [/nothing]}
+    - {routeKey: stays, targetService: other, additionalHeaders: {x-environment: second, x-more: "1"}}
 "#;
 
 /// Route key, how many streams; who answers under the old table, and under the new one.

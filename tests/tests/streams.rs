@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 const MIB: u64 = 1 << 20;
 
 /// How much of a body Envoy may keep: its buffers of 1 MiB for each direction and connection, and what its allocator does.
-const MEMORY: u64 = 64 * MIB;
+const MEMORY: u64 = 32 * MIB;
 
 /// Long enough that any time limit of the configuration would have ended it.
 const LIMIT: &str = "upstream: {requestTimeout: 2s}";
@@ -183,6 +183,39 @@ async fn who_does_not_read_holds_up_who_sends() {
         assert!(taken < ON_THE_WAY, "{taken}");
         target.behave(Behaviour::Echo);
         assert_eq!(upload.await.unwrap().served_by(), key);
+    }
+}
+
+/// They share a connection to the target, if it is of HTTP/2.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_holds_up_nobody_else() {
+    const STUCK: usize = 16;
+    let ports = Ports::free();
+    let (services, _config, _sidetrack) = start(&ports, "upstream: {requestTimeout: 0s}").await;
+    for key in ["http1", "http2"] {
+        let mut stuck = Vec::new();
+        for _ in 0..STUCK {
+            let mut client = Client::new(Protocol::Http2, ports.http);
+            let request = get("/?chunks=1024", &[("x-route-key", key)]).map(BodyExt::boxed_unsync);
+            let response = client.begin(request).await.unwrap();
+            stuck.push((client, response));
+        }
+        at_rest(&ports, &format!("cluster.{key}_80.upstream_cx_rx_bytes_total")).await;
+        let mut others = JoinSet::new();
+        for _ in 0..STUCK {
+            others.spawn(async move {
+                let mut client = Client::new(Protocol::Http1, ports.http);
+                let request = get("/?chunks=4", &[("x-route-key", key)]);
+                let answer = tokio::time::timeout(PATIENCE, client.send(request)).await;
+                answer.is_ok_and(|answer| answer.unwrap().body.len() == 4 << 16)
+            });
+        }
+        let answered = others.join_all().await.into_iter().filter(|answered| *answered).count();
+        println!(
+            "{key}: {STUCK} clients don't read; of {STUCK} others {answered} are answered, over {} connections",
+            services.server(key).connections()
+        );
+        assert_eq!(answered, STUCK, "{key}");
     }
 }
 

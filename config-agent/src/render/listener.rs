@@ -26,6 +26,7 @@ use super::proto::{address, any, duration, flag, from_agent};
 use super::route::route_configuration;
 use super::tls::{Certificate, downstream_tls};
 use super::tracing::{sampled_without_request_id, tracing};
+use super::upstream::{http2_with_windows, with_trailers};
 
 /// How often a client of HTTP/2 is asked whether it is there, and how long its answer may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
@@ -146,6 +147,7 @@ fn listener_with(
         }],
         // Clients that are gone without a word make room for others.
         http2_protocol_options: Some(http2_with_keepalive()),
+        http_protocol_options: Some(with_trailers()),
         proxy_100_continue: true,
         local_reply_config: Some(local_replies(port == Port::Grpc)),
         tracing: config.tracing.as_ref().map(|to| tracing(to, &config.routing)),
@@ -178,9 +180,7 @@ fn http2_with_keepalive() -> Http2ProtocolOptions {
             timeout: duration(KEEPALIVE_TIMEOUT),
             ..Default::default()
         }),
-        // WebSocket over HTTP/2 (RFC 8441).
-        allow_connect: true,
-        ..Default::default()
+        ..http2_with_windows()
     }
 }
 

@@ -29,14 +29,37 @@ use super::tls::{file, in_files};
 /// Where Debian, Ubuntu, Alpine and the distroless images, Envoy's own among them, have the authorities they trust.
 pub(crate) const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// What the target speaks, and how long a connection without requests is kept.
-pub(super) fn http_protocol_options(upstream: &ValidUpstream, has_tls: bool) -> HttpOptions {
-    let http1 = Http1ProtocolOptions::default;
-    let http2 = || Http2ProtocolOptions {
+/// How many streams a connection of HTTP/2 has at one time, how much of each may be on its way to whoever doesn't read yet,
+/// and how much of all of them: by Envoy's default one and a half streams whose readers stopped would fill a connection, and
+/// all others on it would wait for them.
+const STREAMS: u32 = 1024;
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
+
+/// HTTP/2 where a stream that isn't read holds up no other.
+pub(super) fn http2_with_windows() -> Http2ProtocolOptions {
+    Http2ProtocolOptions {
+        max_concurrent_streams: number(STREAMS),
+        initial_stream_window_size: number(STREAM_WINDOW),
+        initial_connection_window_size: number(CONNECTION_WINDOW),
         // WebSocket over HTTP/2 (RFC 8441).
         allow_connect: true,
         ..Default::default()
-    };
+    }
+}
+
+/// HTTP/1.1 with the trailers that end a body, which Envoy drops by default.
+pub(super) fn with_trailers() -> Http1ProtocolOptions {
+    Http1ProtocolOptions {
+        enable_trailers: true,
+        ..Default::default()
+    }
+}
+
+/// What the target speaks, and how long a connection without requests is kept.
+pub(super) fn http_protocol_options(upstream: &ValidUpstream, has_tls: bool) -> HttpOptions {
+    let http1 = with_trailers;
+    let http2 = http2_with_windows;
     let explicit = |protocol| {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
             protocol_config: Some(protocol),
