@@ -30,8 +30,8 @@ use super::tls::{file, in_files};
 pub(crate) const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// How many streams a connection of HTTP/2 has at one time, how much of each may be on its way to whoever doesn't read yet,
-/// and how much of all of them: by Envoy's default one and a half streams whose readers stopped would fill a connection, and
-/// all others on it would wait for them.
+/// and how much of all of them: by Envoy's default two streams whose readers stopped would fill a connection, and all others
+/// on it would wait for them.
 const STREAMS: u32 = 1024;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
