@@ -7,7 +7,7 @@ use sidetrack_tests::suite::is_full;
 use sidetrack_tests::{Client, ConfigFile, Ports, Process, Protocol, Services, Sidetrack, Stats, config_text};
 use tokio::task::JoinSet;
 
-/// How many connect at a time: fewer than the system lets wait for Envoy.
+/// How many connect or send at a time: fewer than the system lets wait for Envoy, or Envoy for a target.
 const AT_A_TIME: usize = 64;
 
 const ROUTING: &str = r#"
@@ -44,25 +44,14 @@ async fn thousands_of_clients_are_served_and_none_is_refused() {
     let before = Process::peak_memory(envoy);
 
     let begun = Instant::now();
-    let mut connecting = JoinSet::new();
-    let mut connected = Vec::with_capacity(count);
-    for number in 0..count {
-        if connecting.len() == AT_A_TIME {
-            connected.push(connecting.join_next().await.unwrap().unwrap());
-        }
-        connecting.spawn(request(Client::new(Protocol::Http1, ports.http), number));
-    }
-    connected.extend(connecting.join_all().await);
+    let clients = (0..count).map(|_| Client::new(Protocol::Http1, ports.http));
+    let connected = requests(clients.collect()).await;
     // All are there at one time, and each still gets its answers.
     let open = Stats::read(ports.admin, "^http.http.downstream_cx_active$")
         .await
         .sum("downstream_cx_active");
     assert!(open >= count as u64, "{open} of {count} are open");
-    let mut again = JoinSet::new();
-    for (number, client) in connected.into_iter().enumerate() {
-        again.spawn(request(client, number));
-    }
-    let connected = again.join_all().await;
+    let connected = requests(connected).await;
     println!(
         "{count} clients: two requests each answered in {:?}; Envoy has {open} connections, {} MiB before and at most {} MiB",
         begun.elapsed(),
@@ -78,6 +67,20 @@ async fn thousands_of_clients_are_served_and_none_is_refused() {
     );
     assert_eq!(sidetrack.exited(), None);
     drop(connected);
+}
+
+/// Sends a request from each client, a few at a time, and gives the clients back.
+async fn requests(clients: Vec<Client>) -> Vec<Client> {
+    let mut sending = JoinSet::new();
+    let mut sent = Vec::with_capacity(clients.len());
+    for (number, client) in clients.into_iter().enumerate() {
+        if sending.len() == AT_A_TIME {
+            sent.push(sending.join_next().await.unwrap().unwrap());
+        }
+        sending.spawn(request(client, number));
+    }
+    sent.extend(sending.join_all().await);
+    sent
 }
 
 /// Sends a request, every second of them to the sandbox, and gives the client back.

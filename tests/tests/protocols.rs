@@ -148,11 +148,7 @@ async fn a_request_arrives_in_the_protocol_of_the_service() {
                     }
                 }
             }
-            seen.push(if expected.is_empty() {
-                "protocol_error"
-            } else {
-                expected
-            });
+            seen.push(outcome);
         }
         println!("{name:15} {seen:?}");
     }
