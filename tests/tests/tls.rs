@@ -1,8 +1,8 @@
 //! TLS on the ports for requests.
 
 use sidetrack_tests::{
-    Agent, Authority, Client, ConfigFile, Envoy, PATIENCE, Pid, Ports, Process, Protocol, Services, Sidetrack, Signal,
-    TlsFiles, Trust, config_text, poll_until, render, until_shown,
+    Agent, Authority, Client, ConfigFile, Envoy, Identity, PATIENCE, Pid, Ports, Process, Protocol, Services,
+    Sidetrack, Signal, TlsFiles, Trust, config_text, poll_until, render, until_shown,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -159,9 +159,38 @@ impl Drop for Orphans {
     }
 }
 
+/// Also where the files are there but don't fit, which only Envoy finds out.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_not_a_certificate_and_its_key_keep_it_from_starting() {
+    let authority = Authority::new("authority");
+    let [one, other] = [0; 2].map(|_| authority.issue(&[NAME]));
+    for (cert, key, expected) in [
+        ("garbage", one.key.as_str(), "tls.crt holds no certificate in PEM"),
+        (&one.cert, "", "tls.key holds no private key in PEM"),
+        (&one.cert, &other.key, "refuses SDS: Failed to load private key from "),
+    ] {
+        let ports = Ports::free();
+        let services = Services::start(&["baseline"]).await;
+        let identity = Identity {
+            cert: cert.to_owned(),
+            key: key.to_owned(),
+        };
+        let files = TlsFiles::new(&identity);
+        let text = files.in_config(&config_text(&ports, &services, "routing: {defaultTarget: baseline}\n"));
+        let config = ConfigFile::new(&text);
+        let mut sidetrack = Sidetrack::spawn(&config.path());
+        let status = sidetrack.exit(PATIENCE).await;
+        let said = sidetrack.stderr();
+        assert!(
+            status.code() == Some(1) && said.contains(expected),
+            "{expected}: {said}"
+        );
+    }
+}
+
 /// An agent alone can't know which files are on Envoy's machine.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_envoy_that_cannot_read_the_files_goes_on_without_tls_and_the_agent_says_so() {
+async fn an_envoy_that_cannot_read_the_files_answers_nobody_and_the_agent_says_so() {
     let ports = Ports::free();
     let services = Services::start(&["baseline", "service-a"]).await;
     let plain = config_text(&ports, &services, ROUTING);
@@ -184,8 +213,11 @@ async fn an_envoy_that_cannot_read_the_files_goes_on_without_tls_and_the_agent_s
     })
     .await;
     println!("{text}");
-    let answer = Client::new(Protocol::Http1, ports.http).get("/", &[]).await;
-    assert_eq!(answer.unwrap().served_by(), "baseline");
+    poll_until(PATIENCE, "no answer without TLS", async || {
+        let answer = Client::new(Protocol::Http1, ports.http).get("/", &[]).await;
+        answer.map_or(Ok(()), |answer| Err(answer.text()))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
