@@ -150,7 +150,7 @@ fn listener_with(
         }],
         // Clients that are gone without a word make room for others.
         http2_protocol_options: Some(http2_with_keepalive()),
-        http_protocol_options: Some(with_trailers()),
+        http_protocol_options: (port == Port::Http).then(with_trailers),
         proxy_100_continue: true,
         local_reply_config: Some(local_replies(port == Port::Grpc)),
         tracing: config.tracing.as_ref().map(|to| tracing(to, &config.routing)),

@@ -30,11 +30,14 @@ use super::tls::{file, in_files};
 pub(crate) const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// How many streams a connection of HTTP/2 has at one time, how much of each may be on its way to whoever doesn't read yet,
-/// and how much of all of them: by Envoy's default one and a half streams whose readers stopped would fill a connection, and
-/// all others on it would wait for them.
+/// and how much of all of them: by Envoy's default two streams whose readers stopped would fill a connection, and all others
+/// on it would wait for them.
 const STREAMS: u32 = 1024;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
+
+/// How many frames with nothing in them a target may send in a row.
+const EMPTY_FRAMES: u32 = 1024;
 
 /// HTTP/2 where a stream that isn't read holds up no other.
 pub(super) fn http2_with_windows() -> Http2ProtocolOptions {
@@ -59,7 +62,11 @@ pub(super) fn with_trailers() -> Http1ProtocolOptions {
 /// What the target speaks, and how long a connection without requests is kept.
 pub(super) fn http_protocol_options(upstream: &ValidUpstream, has_tls: bool) -> HttpOptions {
     let http1 = with_trailers;
-    let http2 = http2_with_windows;
+    let http2 = || Http2ProtocolOptions {
+        // By default two empty frames in a row break a connection with all its streams, and two streams that end may be two.
+        max_consecutive_inbound_frames_with_empty_payload: number(EMPTY_FRAMES),
+        ..http2_with_windows()
+    };
     let explicit = |protocol| {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
             protocol_config: Some(protocol),
