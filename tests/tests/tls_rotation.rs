@@ -93,7 +93,7 @@ impl TlsTraffic {
 async fn failed_rotations(ports: &Ports) -> u64 {
     Stats::read(ports.admin, "key_rotation_failed")
         .await
-        .sum("key_rotation_failed")
+        .sum("sds.server-certificate.key_rotation_failed")
 }
 
 async fn until_rotation_failed(ports: &Ports, before: u64, what: &str) {
