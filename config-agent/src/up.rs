@@ -82,14 +82,14 @@ pub async fn run(
 /// Says once where requests can be sent: when Envoy serves the configuration.
 async fn announce(status: Status, admin: Admin, config: &ValidConfig) -> anyhow::Result<()> {
     let poll = Duration::from_millis(20);
+    let not_refused = || status.own_envoy_refused().map_or(Ok(()), |reason| bail!(reason));
     while !admin.is_live().await {
-        if let Some(reason) = status.own_envoy_refused() {
-            bail!(reason);
-        }
+        not_refused()?;
         sleep(poll).await;
     }
     status.set_own_envoy_live();
     while status.report().waiting_for.is_some() {
+        not_refused()?;
         sleep(poll).await;
     }
     let ip = config.server.bind_address;

@@ -25,6 +25,7 @@ mod running;
 mod stats;
 pub mod suite;
 mod tls;
+mod tls_files;
 mod traffic;
 
 pub use bare::BareEnvoy;
@@ -42,4 +43,5 @@ pub use running::{Agent, Envoy, Sidetrack, render, render_for, sidetrack};
 pub use rustix::process::{Pid, Signal};
 pub use stats::Stats;
 pub use tls::{Authority, Handshake, Identity, TlsServer, Trust};
+pub use tls_files::{TlsFiles, until_shown};
 pub use traffic::{Outcome, Traffic, until_served_by};

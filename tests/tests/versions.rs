@@ -7,8 +7,8 @@ use std::process::Command;
 
 use serde_json::Value;
 use sidetrack_tests::{
-    Agent, Client, ConfigFile, Envoy, PATIENCE, Ports, Process, Protocol, Services, Sidetrack, Stats, artifacts,
-    config_text, free_port, poll_until, render_for, sidetrack,
+    Agent, Authority, Client, ConfigFile, Envoy, PATIENCE, Ports, Process, Protocol, Services, Sidetrack, Stats,
+    TlsFiles, artifacts, config_text, free_port, poll_until, render_for, sidetrack,
 };
 use tempfile::TempDir;
 
@@ -82,12 +82,27 @@ async fn check_every_setting(version: &str) {
         api,
         xds,
     } = ports;
-    let config = ConfigFile::new(&format!(
+    let authority = Authority::new("authority");
+    let files = TlsFiles::new(&authority.issue(&["proxy.example"]));
+    let (cert, key) = (files.path("tls.crt"), files.path("tls.key"));
+    let (cert, key) = (cert.display(), key.display());
+    let sections = include_str!("../configs/everything.yaml")
+        .replacen(
+            "services:",
+            &format!("services:\n  over-tls: {{tls: {{ca: {cert}, clientCert: {cert}, clientKey: {key}}}}}"),
+            1,
+        )
+        .replacen(
+            "  rules:",
+            "  rules:\n    - {routeKey: tls, targetService: over-tls, fallback: none}",
+            1,
+        );
+    let text = format!(
         "server: {{httpPort: {http}, grpcPort: {grpc}, metricsPort: {metrics}, adminPort: {admin}, mode: gateway}}\n\
          agent: {{apiPort: {api}, xdsPort: {xds}}}\n\
-         {}",
-        include_str!("../configs/everything.yaml")
-    ));
+         {sections}"
+    );
+    let config = ConfigFile::new(&files.in_config(&text));
     for arguments in [&[] as &[&str], &["--bootstrap"]] {
         let rendered = config.path().with_file_name("envoy.yaml");
         fs::write(&rendered, render_for(&envoy, &config.path(), arguments)).unwrap();

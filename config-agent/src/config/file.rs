@@ -59,7 +59,7 @@ pub enum InvalidConfig {
     /// It has these problems, at least one, in the order of the file.
     #[error("{}", Lines(.0))]
     Problems(Vec<Located>),
-    /// It is right, but these files that it names can't be read.
+    /// It is right, but these files that it names can't be read or aren't what they must be.
     #[error("{}", Lines(.0))]
     UnreadableFiles(Vec<Located>),
 }

@@ -22,7 +22,7 @@ use super::envoy::EnvoyVersion;
 use super::filter::{FilterCode, discovered_filter};
 use super::local_reply::local_replies;
 use super::log::access_logs;
-use super::proto::{address, any, duration, flag, from_agent};
+use super::proto::{address, any, duration, flag, from_agent, number};
 use super::route::route_configuration;
 use super::tls::{Certificate, downstream_tls};
 use super::tracing::{sampled_without_request_id, tracing};
@@ -31,6 +31,9 @@ use super::upstream::{http2_with_windows, with_trailers};
 /// How often a client of HTTP/2 is asked whether it is there, and how long its answer may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How many bytes a client of HTTP/2 may have on their way to targets that don't read yet.
+const CONNECTION_WINDOW: u32 = 32 << 20;
 
 /// One of the two ports for requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +183,8 @@ fn http2_with_keepalive() -> Http2ProtocolOptions {
             timeout: duration(KEEPALIVE_TIMEOUT),
             ..Default::default()
         }),
+        // Clients aren't trusted with as much memory as targets.
+        initial_connection_window_size: number(CONNECTION_WINDOW),
         ..http2_with_windows()
     }
 }

@@ -33,7 +33,7 @@ use super::local_reply::ROUTE_ERROR_HEADER;
 use super::matching::{
     carries_no_key, containing, ending, exact, matching, matching_regex, may_carry_a_key, no_stream, present,
 };
-use super::proto::{any, duration, number};
+use super::proto::{any, duration, number, number64};
 use super::retry::{falling_back, retry_policy};
 
 /// How long Envoy lets a request be silent by default.
@@ -41,6 +41,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Methods of requests that may be done twice (RFC 9110 §9.2.2).
 const IDEMPOTENT: &str = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE";
+
+/// How much of a body is kept to be sent again. A longer one is sent once.
+const KEPT_BODY_BYTES: u64 = 1 << 20;
 
 /// The route configuration `name`, with the baselines' clusters named so. Where requests `have_limits`, streams are told
 /// from others.
@@ -56,6 +59,7 @@ pub(super) fn route_configuration(
         name: name.to_owned(),
         domains: vec![domain.to_owned()],
         routes: all_routes(routing, baseline, &targets, have_limits),
+        request_body_buffer_limit: number64(KEPT_BODY_BYTES),
         ..Default::default()
     };
     let hosts = routing.hosts.iter().map(|(domain, target)| {

@@ -36,7 +36,7 @@ pub(super) fn downstream_tls(tls: &ServerTls, alpn: &[&str], certificate: Certif
         Certificate::FromAgent => {
             context.tls_certificate_sds_secret_configs = vec![SdsSecretConfig {
                 name: SERVER_CERTIFICATE.to_owned(),
-                // Without it no listener is better than one that turns everybody away: one before it stays.
+                // An agent may go away before it has sent it. Until it is back, the listener before stays.
                 sds_config: Some(ConfigSource {
                     initial_fetch_timeout: duration(Duration::ZERO),
                     ..from_agent()

@@ -36,14 +36,15 @@ const STREAMS: u32 = 1024;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 
+/// How many frames with nothing in them a target may send in a row.
+const EMPTY_FRAMES: u32 = 1024;
+
 /// HTTP/2 where a stream that isn't read holds up no other.
 pub(super) fn http2_with_windows() -> Http2ProtocolOptions {
     Http2ProtocolOptions {
         max_concurrent_streams: number(STREAMS),
         initial_stream_window_size: number(STREAM_WINDOW),
         initial_connection_window_size: number(CONNECTION_WINDOW),
-        // Each may end with one, before its trailers. By default the second in a row ends the connection with all streams.
-        max_consecutive_inbound_frames_with_empty_payload: number(STREAMS),
         // WebSocket over HTTP/2 (RFC 8441).
         allow_connect: true,
         ..Default::default()
@@ -61,7 +62,11 @@ pub(super) fn with_trailers() -> Http1ProtocolOptions {
 /// What the target speaks, and how long a connection without requests is kept.
 pub(super) fn http_protocol_options(upstream: &ValidUpstream, has_tls: bool) -> HttpOptions {
     let http1 = with_trailers;
-    let http2 = http2_with_windows;
+    let http2 = || Http2ProtocolOptions {
+        // By default two empty frames in a row break a connection with all its streams, and two streams that end may be two.
+        max_consecutive_inbound_frames_with_empty_payload: number(EMPTY_FRAMES),
+        ..http2_with_windows()
+    };
     let explicit = |protocol| {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
             protocol_config: Some(protocol),

@@ -186,6 +186,24 @@ fn a_proxy_with_listeners_from_here_gets_them_before_the_table() {
 }
 
 #[test]
+fn the_certificate_of_a_listener_from_here_is_waited_for() {
+    let with_tls = config(&["x"], |config| {
+        config["server"] = json!({"tls": {"cert": "/tls.crt", "key": "/tls.key"}});
+    });
+    let mut envoy = Envoy::connected(&with_tls);
+    envoy.ask(ResourceType::Listener, &[]);
+    envoy.accept_all();
+    assert_eq!(envoy.stream.standing(), Standing::Pending);
+    envoy.ask(ResourceType::Secret, &["server-certificate"]);
+    assert_eq!(envoy.accept_all(), ["SDS"]);
+    assert_eq!(envoy.stream.standing(), Standing::InForce);
+
+    let mut has_listeners_of_its_own = Envoy::connected(&with_tls);
+    has_listeners_of_its_own.accept_all();
+    assert_eq!(has_listeners_of_its_own.stream.standing(), Standing::InForce);
+}
+
+#[test]
 fn equal_content_is_no_push() {
     let mut envoy = Envoy::connected(&snapshot(&["e1"]));
     envoy.accept_all();
