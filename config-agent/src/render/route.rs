@@ -74,8 +74,6 @@ pub(super) fn route_configuration(
         request_headers_to_remove: INTERNAL_HEADERS.map(str::to_owned).to_vec(),
         // A host is compared without its port.
         ignore_port_in_host_matching: !routing.hosts.is_empty(),
-        // Metrics count by it, so a target must not write it.
-        response_headers_to_remove: vec![ROUTE_ERROR_HEADER.to_owned()],
         ..Default::default()
     }
 }
@@ -174,6 +172,8 @@ fn target_routes(config: &ValidConfig, have_limits: bool) -> Vec<Route> {
                     r#match: Some(matching(headers)),
                     action: to_target(policy, kind, mirror.as_ref(), is_limited),
                     response_headers_to_add: explained.clone(),
+                    // Metrics count by it, so a sandbox must not write it. A baseline may: there it would cost every request.
+                    response_headers_to_remove: vec![ROUTE_ERROR_HEADER.to_owned()],
                     ..Default::default()
                 }));
             }
