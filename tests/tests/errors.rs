@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use sidetrack_tests::{
     Answer, Behaviour, Client, ConfigFile, PATIENCE, Ports, Protocol, RawServer, Request, Services, Sidetrack,
-    SilentPort, config_text, free_port, get, poll_until,
+    SilentPort, Stats, config_text, free_port, get, poll_until,
 };
 use tokio::task::JoinSet;
 
@@ -193,4 +193,44 @@ async fn an_error_says_why_and_of_which_target_and_nothing_else() {
     services.server("full").behave(Behaviour::Echo);
     let served = under_way.join_next().await.unwrap().unwrap().unwrap();
     assert_eq!(served.served_by(), "full");
+}
+
+/// Its last answer is the client's, with its own headers but for the one that is ours; and it is no error of routing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_target_answers_after_the_last_retry_is_passed_on() {
+    let ports = Ports::free();
+    let mut services = Services::start(&["baseline", "failing"]).await;
+    let address = services.server("failing").address();
+    services.configure_at("failing", vec![address], "retries: {attempts: 1, on: [5xx]}");
+    let rule =
+        |key: &str, target: &str| format!("    - {{routeKey: {key}, targetService: \"{target}\", fallback: none}}\n");
+    let rules = rule("k", "failing") + &rule("refused", &format!("127.0.0.1:{}", free_port()));
+    let routing = &format!("routing:\n  defaultTarget: baseline\n  rules:\n{rules}");
+    let config = ConfigFile::new(&config_text(&ports, &services, routing));
+    let _sidetrack = Sidetrack::up(&config.path(), &ports).await;
+
+    services.server("failing").behave(Behaviour::Status(500));
+    let mut client = Client::new(Protocol::Http1, ports.http);
+    let answer = client.send(request("k", false)).await.unwrap();
+    assert_eq!(answer.status, 500);
+    assert!(answer.text().contains("\"service\": \"failing\""), "{}", answer.text());
+    assert!(answer.header("x-route-error").is_empty());
+    assert_eq!(services.requests("failing"), 2, "it was tried again");
+
+    let refused = client.send(request("refused", false)).await.unwrap();
+    assert_eq!(refused.header("x-route-error"), "connection_failed");
+    let counted = async || {
+        let stats = Stats::read(ports.admin, "proxy_routing_errors_total").await;
+        let counts = stats.not_zero("proxy_routing_errors_total");
+        counts
+            .iter()
+            .map(|(name, count)| format!("{name}: {count}"))
+            .collect::<Vec<_>>()
+    };
+    let expected = ["wasmcustom.proxy_routing_errors_total.error_type.connection_failed: 1"];
+    poll_until(PATIENCE, "the one error of routing", async || {
+        let found = counted().await;
+        (found == expected).then_some(()).ok_or_else(|| format!("{found:?}"))
+    })
+    .await;
 }

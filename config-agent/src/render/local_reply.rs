@@ -16,9 +16,10 @@ use super::log::TARGET;
 /// The header that says why no target answered.
 pub(super) const ROUTE_ERROR_HEADER: &str = "x-route-error";
 
-/// Why no target answered: Envoy's response flags, our word, and the sentence for people. The first that fits counts, so
-/// what happened comes before how often it was tried.
-pub(super) const REASONS: [(&[&str], &str, &str); 12] = [
+/// Why no target answered: Envoy's response flags, our word, and the sentence for people. The first that fits counts. (That
+/// it was tried as often as it may, `URX`, is no reason: with what happened each time it is said beside it, and otherwise the
+/// target's last answer is the client's.)
+pub(super) const REASONS: [(&[&str], &str, &str); 10] = [
     (
         &["UO"],
         "overloaded",
@@ -48,12 +49,6 @@ pub(super) const REASONS: [(&[&str], &str, &str); 12] = [
         "connection_broken",
         "the connection to the target broke before it answered",
     ),
-    (
-        &["URX"],
-        "retries_exhausted",
-        "the target failed each time it was tried",
-    ),
-    (&["NR"], "no_route", "there is no route for this request"),
     (&["NFCF"], "not_configured", "the proxy has no configuration yet"),
 ];
 

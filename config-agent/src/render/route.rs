@@ -300,3 +300,46 @@ fn switched_on() -> Any {
         ..Default::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+    use sidetrack_routing::{decode, validate};
+
+    use super::*;
+
+    /// Request time and idle time, in seconds, of all routes of httpPort whose targets have this `requestTimeout`.
+    fn limits(request_timeout: &str) -> BTreeSet<(i64, Option<i64>)> {
+        let config = json!({"routing": {"defaultTarget": "d"}, "upstream": {"requestTimeout": request_timeout}});
+        let config = decode(&config, validate).unwrap();
+        let routes = route_configuration("http", &config, &ToString::to_string, true).virtual_hosts;
+        let actions = routes
+            .into_iter()
+            .flat_map(|host| host.routes)
+            .map(|route| route.action);
+        actions
+            .map(|action| match action {
+                Some(Action::Route(action)) => (
+                    action.timeout.unwrap().seconds,
+                    action.idle_timeout.map(|time| time.seconds),
+                ),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_request_may_be_silent_for_five_minutes_or_as_long_as_it_may_take_and_a_stream_for_ever() {
+        const STREAM: (i64, Option<i64>) = (0, Some(0));
+        for (request_timeout, request) in [
+            ("30s", (30, None)),
+            ("5m", (300, None)),
+            ("10m", (600, Some(600))),
+            ("0s", STREAM),
+        ] {
+            assert_eq!(limits(request_timeout), [STREAM, request].into(), "{request_timeout}");
+        }
+    }
+}
