@@ -33,7 +33,7 @@ pub use client::{Answer, Body, Client, Protocol, Request, get};
 pub use collector::{Collector, Span};
 pub use config::{ConfigFile, Services, config_text, config_with};
 pub use echo::{Behaviour, Echo, EchoServer, MAX_DELAY};
-pub use front::{Front, Way, services};
+pub use front::{AS_THE_CLIENT, Front, Way, services};
 pub use grpc::{GrpcConnection, GrpcStream};
 pub use poll::{PATIENCE, poll_until};
 pub use ports::{FixedPorts, Ports, free_port};

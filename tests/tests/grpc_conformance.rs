@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use sidetrack_tests::suite::{self, Verdict, Verdicts};
-use sidetrack_tests::{BareEnvoy, Front, Process, Way, artifacts, free_port, services};
+use sidetrack_tests::{AS_THE_CLIENT, BareEnvoy, Front, Process, Way, artifacts, free_port, services};
 
 /// Minutes of megabytes.
 const LEFT_OUT_IN_SHORT: &str = "Server Message Size/**";
@@ -44,7 +44,7 @@ async fn what_passes_through_a_bare_envoy_passes_with_a_key_without_a_rule() {
 async fn check(name: &str, key_sources: &str, key: &str, way: Way) {
     let server = free_port();
     let front = Front::with(&format!(
-        "upstream: {{protocol: auto}}\n\
+        "{AS_THE_CLIENT}\n\
          {}\n\
          routing:\n  \
            defaultTarget: baseline\n  \
