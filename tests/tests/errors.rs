@@ -65,16 +65,17 @@ const TROUBLES: [Trouble; 10] = [
 /// The targets' processes and ports.
 struct Targets {
     services: Services,
-    _others: [RawServer; 3],
+    _others: [RawServer; 4],
     _silent: SilentPort,
 }
 
 async fn start() -> Targets {
     let mut services = Services::start(&["baseline", "full", "slow"]).await;
-    services.start_speaking("http2-only", Some(Protocol::Http2)).await;
     let closing = RawServer::start(b"").await;
     let babbling = RawServer::start(b"what do you want?\r\n\r\n").await;
     let http1 = RawServer::start(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    // The settings that a server of HTTP/2 begins with.
+    let http2 = RawServer::start(b"\0\0\0\x04\0\0\0\0\0").await;
     let silent = SilentPort::take().await;
     let (refusing, unwell) = (free_port(), free_port());
     for Trouble { target, fields, .. } in &TROUBLES {
@@ -85,6 +86,7 @@ async fn start() -> Targets {
             "closing" | "closing-reset" => closing.port(),
             "babbling" => babbling.port(),
             "http1-only" => http1.port(),
+            "http2-only" => http2.port(),
             server => services.server(server).address().port(),
         };
         services.configure_at(target, vec![([127, 0, 0, 1], port).into()], fields);
@@ -93,7 +95,7 @@ async fn start() -> Targets {
     services.server("slow").behave(Behaviour::Hang);
     Targets {
         services,
-        _others: [closing, babbling, http1],
+        _others: [closing, babbling, http1, http2],
         _silent: silent,
     }
 }
