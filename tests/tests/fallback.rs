@@ -227,8 +227,7 @@ async fn no_idempotent_request_fails_when_a_running_target_is_killed() {
         failed.len(),
         slow_failed.len(),
     );
-    // It is printed; a busy machine falls behind it, which changes nothing as long as there is traffic.
-    assert!(rate >= f64::from(RATE) / 2.0, "{rate} requests a second");
+    assert!(rate >= 200.0, "{rate} requests a second");
     assert!(failed.is_empty(), "{} fail: {:?}", failed.len(), &failed[..1]);
     assert!(slow_failed.is_empty(), "in flight at the kill: {slow_failed:?}");
     assert!(served("baseline").count() > RATE as usize, "the target was hardly dead");

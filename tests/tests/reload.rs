@@ -59,8 +59,7 @@ async fn check(create: fn(&str) -> ConfigFile, edit: fn(&ConfigFile, &str)) {
     traffic.flow(4 * RATE as usize).await;
     let (outcomes, rate) = traffic.stop().await;
 
-    // It is printed; a busy machine falls behind it, which changes nothing as long as there is traffic.
-    assert!(rate >= f64::from(RATE) / 2.0, "{rate} requests a second");
+    assert!(rate >= 200.0, "{rate} requests a second");
     let wrong = outcomes.iter().filter(|outcome| !is_right(outcome, edited));
     let wrong: Vec<String> = wrong.map(|outcome| describe(outcome, edited)).collect();
     let shown = &wrong[..wrong.len().min(20)];
