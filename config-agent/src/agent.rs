@@ -1,27 +1,29 @@
-//! The control plane: a configuration file in, a discovery service and an API out.
+//! The control plane: a configuration file and an API in, a discovery service out.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, ensure};
-use sidetrack_routing::ValidConfig;
+use anyhow::{Context as _, anyhow, bail};
+use sidetrack_routing::ValidAgent;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::sleep;
-use tokio_stream::wrappers::TcpListenerStream;
-use tracing::{error, info, warn};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
 
-use crate::api;
-use crate::config::{self, InvalidConfig, Loaded, Reading};
+use crate::api::{Access, Api};
+use crate::config::{self, Loaded, Reading};
+use crate::control::{Beginning, Controller};
+use crate::metrics::Metrics;
 use crate::render::{FilterCode, Snapshots};
 use crate::status::Status;
 use crate::xds::{Ads, Proxies};
 
-/// How often it is looked whether files are there now that a configuration names.
-const FILES_INTERVAL: Duration = Duration::from_secs(1);
+/// Where the system says that a file may not grow any further. Without a handler that is the end of the process.
+const FILE_SIZE_EXCEEDED: i32 = 25;
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
@@ -39,36 +41,55 @@ pub struct Options {
 /// An agent with its ports bound and its first configuration in force.
 #[derive(Debug)]
 pub struct Agent {
-    options: Options,
     xds: TcpListener,
     api: TcpListener,
-    snapshots: watch::Sender<Arc<Snapshots>>,
+    snapshots: watch::Receiver<Arc<Snapshots>>,
     proxies: Proxies,
     status: Status,
+    metrics: Metrics,
+    controller: Controller,
+    calls: Api,
+    access: Access,
 }
 
 impl Agent {
-    /// Takes the configuration into force and binds the ports.
+    /// Takes the configuration and the API's rules into force and binds the ports.
     ///
     /// # Errors
     ///
-    /// A port is taken.
-    pub async fn start(options: Options, config: ValidConfig) -> anyhow::Result<Self> {
-        let ip = config.agent.bind_address;
-        let xds = bind(ip, config.agent.xds_port, "agent.xdsPort").await?;
-        let api = bind(ip, config.agent.api_port, "agent.apiPort").await?;
-        let snapshots = Snapshots::new(config, options.code.clone());
-        note_in_force(&snapshots, &options.config);
-        let (snapshots, receiver) = watch::channel(Arc::new(snapshots));
+    /// A port is taken, or the files of tokens or of the API's rules can't be used.
+    pub async fn start(options: Options, loaded: Loaded) -> anyhow::Result<Self> {
+        let agent = loaded.config.agent.clone();
+        let xds = bind(agent.bind_address, agent.xds_port, "agent.xdsPort").await?;
+        let api = bind(agent.api_bind_address, agent.api_port, "agent.apiPort").await?;
+        let access = match &agent.tokens_file {
+            Some(file) => Access::by_tokens(beside(&options.config, file))?,
+            None => Access::local(),
+        };
+        let beginning = Beginning::read(loaded, &state_file(&options.config, &agent))?;
+        let snapshots = Snapshots::new(beginning.config(), options.code);
+        let (sender, snapshots) = watch::channel(Arc::new(snapshots));
         let proxies = Proxies::default();
-        let status = Status::new(receiver, proxies.clone(), options.own_envoy.clone());
+        let metrics = Metrics::default();
+        let status = Status::new(snapshots.clone(), proxies.clone(), options.own_envoy);
+        let (controller, control) = Controller::new(
+            options.config,
+            options.reading,
+            beginning,
+            sender,
+            status.clone(),
+            metrics.clone(),
+        );
         Ok(Self {
-            options,
             xds,
             api,
             snapshots,
             proxies,
+            calls: Api::new(control, status.clone(), metrics.clone()),
             status,
+            metrics,
+            controller,
+            access,
         })
     }
 
@@ -81,28 +102,33 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// A listener fails.
+    /// A listener fails, or a file can't be watched.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
         let Self {
-            options,
             xds,
             api,
             snapshots,
             proxies,
-            status,
+            metrics,
+            controller,
+            calls,
+            access,
+            ..
         } = self;
         info!(xds = %xds.local_addr()?, api = %api.local_addr()?, "listening");
-        let ads = Ads::new(snapshots.subscribe(), proxies);
-        let xds = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(20)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .add_service(ads)
-            .serve_with_incoming(TcpListenerStream::new(xds));
-        let follow = follow(options, snapshots, status.clone());
+        let _too_large = signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED))?;
+        let xds = Ads::new(snapshots, proxies, metrics).serve(xds, std::future::pending());
+        // Each on its own: none makes the others wait. All end with this.
+        let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+        tasks.spawn(controller.run());
+        tasks.spawn(follow_tokens(access.clone()));
+        tasks.spawn(async move { match calls.serve(api, access).await {} });
         tokio::select! {
-            result = xds => result.context("the discovery service failed"),
-            result = api::serve(api, status, std::future::pending()) => result.context("the API failed"),
-            result = follow => result,
+            () = xds => Ok(()),
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(result) => result,
+                Err(error) => bail!("a part of the agent failed: {error}"),
+            },
             () = shutdown => Ok(()),
         }
     }
@@ -117,66 +143,33 @@ async fn bind(ip: IpAddr, port: u16, setting: &str) -> anyhow::Result<TcpListene
     })
 }
 
-/// Takes each good change of the file into force; says what is wrong with each bad one.
-async fn follow(options: Options, snapshots: watch::Sender<Arc<Snapshots>>, status: Status) -> anyhow::Result<()> {
-    let file = &options.config;
-    let mut changes = config::watch(file.clone()).with_context(|| format!("{} can't be watched", file.display()))?;
-    let mut last_rejected = String::new();
-    // Once before the first change: the file may have changed before it was watched.
-    loop {
-        let mut waits_for_files = false;
-        match load(file, options.reading).await {
-            Ok(Loaded { config: new, .. }) if new == *snapshots.borrow().config() => {
-                if !std::mem::take(&mut last_rejected).is_empty() {
-                    info!(file = %file.display(), "the file is mended, the configuration in force is what it says");
-                }
-                status.set_rejected(Vec::new());
-            }
-            Ok(Loaded { config: new, warnings }) => {
-                last_rejected.clear();
-                for warning in warnings {
-                    warn!("{warning}");
-                }
-                if needs_restart(snapshots.borrow().config(), &new) {
-                    warn!("changes of agent.* and server.adminPort take effect when the agent is started again");
-                }
-                let new = Snapshots::new(new, options.code.clone());
-                note_in_force(&new, file);
-                snapshots.send_replace(Arc::new(new));
-                status.set_rejected(Vec::new());
-            }
-            Err(invalid) => {
-                waits_for_files = matches!(invalid, InvalidConfig::UnreadableFiles(_));
-                let problems = invalid.to_string();
-                if problems != last_rejected {
-                    error!(file = %file.display(), "the configuration is rejected, the one before stays in force");
-                    eprintln!("{problems}");
-                    status.set_rejected(problems.lines().map(str::to_owned).collect());
-                    last_rejected = problems;
-                }
-            }
+/// Reads the tokens again whenever their file changes; waits for ever without one.
+async fn follow_tokens(access: Access) -> anyhow::Result<()> {
+    if let Some(file) = access.file() {
+        let mut changes =
+            config::watch(file.to_owned()).with_context(|| format!("{} can't be watched", file.display()))?;
+        access.reread();
+        while changes.recv().await.is_some() {
+            access.reread();
         }
-        tokio::select! {
-            change = changes.recv() => ensure!(change.is_some(), "{} isn't watched any more", file.display()),
-            () = sleep(FILES_INTERVAL), if waits_for_files => {}
+        warn!(file = %file.display(), "the file isn't watched any more");
+    }
+    std::future::pending().await
+}
+
+/// Where the API's rules are kept.
+fn state_file(config: &Path, agent: &ValidAgent) -> PathBuf {
+    match &agent.state_file {
+        Some(file) => beside(config, file),
+        None => {
+            let mut name: OsString = config.file_name().unwrap_or_default().to_owned();
+            name.push(".state.json");
+            config.with_file_name(name)
         }
     }
 }
 
-fn needs_restart(old: &ValidConfig, new: &ValidConfig) -> bool {
-    new.agent != old.agent || new.server.admin_port != old.server.admin_port
-}
-
-fn note_in_force(snapshots: &Snapshots, file: &Path) {
-    let rules = snapshots.config().routing.rules.len();
-    info!(version = snapshots.version(), rules, file = %file.display(), "configuration in force");
-}
-
-/// Reads a large file on a thread that may block.
-async fn load(file: &Path, reading: Reading) -> Result<Loaded, InvalidConfig> {
-    let path = file.to_owned();
-    match tokio::task::spawn_blocking(move || config::load(&path, reading)).await {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
+/// A file that the configuration file `config` names: relative to itself.
+fn beside(config: &Path, file: &str) -> PathBuf {
+    config.parent().unwrap_or(Path::new("")).join(file)
 }

@@ -24,7 +24,7 @@ pub struct Question {
 }
 
 /// The explanation, and the request it is about.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
     method: String,
@@ -100,6 +100,20 @@ pub fn parse_header(text: &str) -> anyhow::Result<(String, String)> {
     );
     ensure!(!name.eq_ignore_ascii_case("host"), "must be given by --host");
     Ok((name.to_owned(), value.trim().to_owned()))
+}
+
+/// Checks a header's name as it is given to the API.
+///
+/// # Errors
+///
+/// It is no name, or is given elsewhere.
+pub fn check_header_name(name: &str) -> anyhow::Result<()> {
+    ensure!(
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'),
+        "is no header's name; path, method and host have fields of their own"
+    );
+    ensure!(!name.eq_ignore_ascii_case("host"), "must be given as `host`");
+    Ok(())
 }
 
 /// A path as it is given on the command line: as it is compared, which is after Envoy has normalised it.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sidetrack_routing::ValidConfig;
 use tokio::sync::watch;
+use tracing::{error, info};
 
 use crate::render::Snapshots;
 use crate::xds::{Nack, Proxies, Proxy};
@@ -16,6 +17,7 @@ pub struct Status {
     snapshots: watch::Receiver<Arc<Snapshots>>,
     proxies: Proxies,
     rejected: Arc<Mutex<Vec<String>>>,
+    unkept: Arc<Mutex<Option<String>>>,
     own_envoy: Option<OwnEnvoy>,
 }
 
@@ -37,6 +39,8 @@ pub struct Report {
     pub waiting_for: Option<String>,
     /// What is wrong with the newest configuration, if it was rejected.
     pub rejected: Vec<String>,
+    /// Why the API's last change couldn't be kept, and so wasn't made.
+    pub unkept: Option<String>,
     /// The connected Envoys.
     pub proxies: Vec<Proxy>,
     /// The node ids of those that were turned away, each with the reason.
@@ -54,13 +58,42 @@ impl Status {
             snapshots,
             proxies,
             rejected: Arc::default(),
+            unkept: Arc::default(),
             own_envoy,
         }
+    }
+
+    /// Who is connected.
+    pub fn proxies(&self) -> &Proxies {
+        &self.proxies
+    }
+
+    /// The nodes of the proxies that don't have the configuration of this `revision` or a later one, each with the reason.
+    /// The agent's own Envoy is one of them while it isn't connected.
+    pub fn behind(&self, revision: u64) -> Vec<(String, String)> {
+        let mut behind = self.proxies.waiting_for(revision);
+        if let Some(own) = &self.own_envoy
+            && !self.proxies.list(revision).iter().any(|proxy| proxy.node == own.node)
+        {
+            behind.push((own.node.clone(), "isn't connected".to_owned()));
+        }
+        behind
     }
 
     /// Notes what is wrong with the newest configuration; nothing, if it is in force.
     pub fn set_rejected(&self, problems: Vec<String>) {
         *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+
+    /// Notes why the API's last change couldn't be kept; nothing, if it was.
+    pub fn set_unkept(&self, problem: Option<String>) {
+        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        match &problem {
+            Some(problem) if unkept.as_ref() != Some(problem) => error!("{problem}"),
+            None if unkept.is_some() => info!("the rules of the API can be kept again"),
+            _ => {}
+        }
+        *unkept = problem;
     }
 
     /// Notes that the agent's own Envoy has its listeners open.
@@ -75,26 +108,28 @@ impl Status {
         let own = self.own_envoy.as_ref()?;
         let nack = |proxy: Proxy| Some(refusal(&proxy.node, proxy.nack.as_ref()?));
         self.proxies.refused().remove(&own.node).or_else(|| {
-            let found = self.proxies.list().into_iter().find(|proxy| proxy.node == own.node);
+            let found = self.proxies.list(0).into_iter().find(|proxy| proxy.node == own.node);
             found.and_then(nack)
         })
     }
 
     /// The configuration in force.
-    pub fn config(&self) -> ValidConfig {
-        self.snapshots.borrow().config().clone()
+    pub fn config(&self) -> Arc<ValidConfig> {
+        Arc::clone(self.snapshots.borrow().config())
     }
 
     /// The state now.
     pub fn report(&self) -> Report {
-        let (version, rules) = {
+        let (revision, version, rules) = {
             let snapshots = self.snapshots.borrow();
-            (snapshots.version().to_owned(), snapshots.config().routing.rules.len())
+            let rules = snapshots.config().routing.rules.len();
+            (snapshots.revision(), snapshots.version().to_owned(), rules)
         };
-        let proxies = self.proxies.list();
+        let proxies = self.proxies.list(revision);
         Report {
-            waiting_for: self.waiting_for(&version, &proxies),
+            waiting_for: self.waiting_for(revision, &proxies),
             rejected: self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            unkept: self.unkept.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             version,
             rules,
             proxies,
@@ -102,7 +137,7 @@ impl Status {
         }
     }
 
-    fn waiting_for(&self, version: &str, proxies: &[Proxy]) -> Option<String> {
+    fn waiting_for(&self, revision: u64, proxies: &[Proxy]) -> Option<String> {
         if let Some(own) = &self.own_envoy {
             if !proxies.iter().any(|proxy| proxy.node == own.node) {
                 return Some(format!("Envoy {} isn't connected", own.node));
@@ -111,16 +146,8 @@ impl Status {
                 return Some(format!("Envoy {} is starting", own.node));
             }
         }
-        // Envoy may refuse a part after it has accepted all it had asked for until then.
-        let is_behind = |proxy: &&Proxy| {
-            let refuses = proxy.nack.as_ref().is_some_and(|nack| nack.version == version);
-            refuses || proxy.in_force.as_deref() != Some(version)
-        };
-        let behind = proxies.iter().find(is_behind)?;
-        Some(match &behind.nack {
-            Some(nack) => refusal(&behind.node, nack),
-            None => format!("Envoy {} hasn't accepted version {version} yet", behind.node),
-        })
+        let (node, reason) = self.proxies.waiting_for(revision).into_iter().next()?;
+        Some(format!("Envoy {node} {reason}"))
     }
 }
 

@@ -12,8 +12,9 @@ use tokio::time::sleep;
 use tracing::info;
 
 use crate::agent::{Agent, Options};
+use crate::config::Loaded;
 use crate::envoy::{Admin, Envoy, EnvoyCommand};
-use crate::render::{dynamic_bootstrap, to_yaml};
+use crate::render::{EnvoyNode, dynamic_bootstrap, to_yaml};
 use crate::status::Status;
 
 /// Runs an agent and an Envoy until `shutdown`, or until one of them fails.
@@ -25,7 +26,7 @@ use crate::status::Status;
 /// Envoy isn't fit, a port is taken, the filter's code is missing, or Envoy or the agent ended by itself.
 pub async fn run(
     mut options: Options,
-    config: ValidConfig,
+    loaded: Loaded,
     command: &EnvoyCommand,
     log_level: &str,
     mut shutdown: impl AsyncFnMut(),
@@ -34,6 +35,7 @@ pub async fn run(
         version = command.version() => version?,
         () = shutdown() => return Ok(()),
     };
+    let config = loaded.config.clone();
     check_ports(&config)?;
     let code = options.code.path();
     ensure!(
@@ -43,7 +45,7 @@ pub async fn run(
     );
     let node = format!("sidetrack-up-{}", std::process::id());
     options.own_envoy = Some(node.clone());
-    let agent = Agent::start(options, config.clone()).await?;
+    let agent = Agent::start(options, loaded).await?;
     let status = agent.status();
 
     let directory = tempfile::Builder::new()
@@ -51,8 +53,11 @@ pub async fn run(
         .tempdir()
         .context("no place for the bootstrap")?;
     let bootstrap: PathBuf = directory.path().join("bootstrap.yaml");
-    std::fs::write(&bootstrap, to_yaml(&dynamic_bootstrap(&config, &node))?)
-        .context("the bootstrap can't be written")?;
+    std::fs::write(
+        &bootstrap,
+        to_yaml(&dynamic_bootstrap(&config, &EnvoyNode::new(&node)))?,
+    )
+    .context("the bootstrap can't be written")?;
     let admin = Admin::on(config.server.admin_port);
     let mut envoy = Envoy::start(command, &bootstrap, log_level, admin)?;
     info!(program = %command.program.display(), %version, pid = envoy.id(), "Envoy started");

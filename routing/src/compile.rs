@@ -1,21 +1,23 @@
 //! From a valid configuration to the bytes of a route table. Equal configurations have equal bytes.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 
 use crate::layout::{
-    CHECKED_FROM, EffectKind, MAGIC, SECTIONS, Section, SourceKind, Subject, Test, VERSION, What, checksum,
+    CHECKED_FROM, EffectKind, HEADER_BYTES, MAGIC, ROW_BYTES, SECTIONS, Section, SourceKind, Subject, Test, VERSION,
+    What, checksum,
 };
 use crate::matchers::{HostPattern, PathTest, ValueTest};
 use crate::valid::{KeySource, Sticky, ValidRouting, ValidRule};
 
 /// Compiles `routing` into a table for [`RouteTable::load`](crate::RouteTable::load).
 pub fn compile(routing: &ValidRouting) -> Vec<u8> {
-    let mut keys: BTreeMap<&str, Vec<&ValidRule>> = BTreeMap::new();
-    for rule in &routing.rules {
-        keys.entry(rule.route_key.as_str()).or_default().push(rule);
-    }
-    let mut writer = Writer::default();
+    let mut rules: Vec<&ValidRule> = routing.rules.iter().map(AsRef::as_ref).collect();
+    // Stable: the rules of one key stay in their order.
+    rules.sort_by(|one, other| one.route_key.as_str().cmp(other.route_key.as_str()));
+    let mut writer = Writer::for_rules(rules.len());
     let propagated = routing.propagate_baggage.as_deref().unwrap_or_default();
     writer.row(
         Section::Settings,
@@ -36,8 +38,9 @@ pub fn compile(routing: &ValidRouting) -> Vec<u8> {
         };
         writer.row(Section::Sources, [Cell::Number(kind as u32), Cell::text(name)]);
     }
-    for (key, rules) in keys {
+    for rules in rules.chunk_by(|one, other| one.route_key == other.route_key) {
         let first_rule = writer.count(Section::Rules);
+        let key = rules.first().map_or("", |rule| rule.route_key.as_str());
         writer.row(Section::Keys, [Cell::text(key), Cell::Number(first_rule)]);
         for rule in rules {
             writer.rule(rule, routing);
@@ -51,40 +54,64 @@ pub fn compile(routing: &ValidRouting) -> Vec<u8> {
 
 /// The sections so far.
 #[derive(Default)]
-struct Writer<'c> {
+struct Writer {
     sections: [Vec<u8>; SECTIONS],
     rows: [u32; SECTIONS],
-    texts: BTreeMap<Cow<'c, [u8]>, u32>,
+    /// The texts that are written, by hash. Only ever asked, never walked through.
+    texts: HashTable<(u64, Text)>,
+    /// A cluster's name, while it is made.
+    cluster: String,
 }
 
+/// Where a text is.
+#[derive(Clone, Copy)]
+struct Text {
+    start: u32,
+    bytes: u32,
+}
+
+#[derive(Clone, Copy)]
 enum Cell<'c> {
     Number(u32),
-    Text(Cow<'c, [u8]>),
+    Text(&'c [u8]),
 }
 
 impl<'c> Cell<'c> {
     fn text(text: &'c str) -> Self {
-        Self::Text(Cow::Borrowed(text.as_bytes()))
-    }
-
-    fn owned(bytes: impl Into<Vec<u8>>) -> Self {
-        Self::Text(Cow::Owned(bytes.into()))
+        Self::Text(text.as_bytes())
     }
 }
 
-impl<'c> Writer<'c> {
-    fn rule(&mut self, rule: &'c ValidRule, routing: &ValidRouting) {
+impl Writer {
+    /// With room for so many rules as people write them, so that little is moved while it grows.
+    fn for_rules(rules: usize) -> Self {
+        const TEXTS: usize = 3;
+        const TEXT_BYTES: usize = 32;
+        let mut writer = Self {
+            texts: HashTable::with_capacity(TEXTS * rules),
+            ..Self::default()
+        };
+        for (section, row) in writer.sections.iter_mut().zip(ROW_BYTES) {
+            section.reserve(if row == 1 { TEXTS * TEXT_BYTES } else { row } * rules);
+        }
+        writer
+    }
+
+    fn rule(&mut self, rule: &ValidRule, routing: &ValidRouting) {
         self.rule_row(&rule.name);
         for weighted in &rule.targets {
-            let cluster = rule.cluster(&weighted.target, routing);
-            self.row(Section::Targets, [Cell::owned(cluster), Cell::Number(weighted.weight)]);
+            let mut cluster = std::mem::take(&mut self.cluster);
+            cluster.clear();
+            rule.write_cluster(&mut cluster, &weighted.target, routing);
+            self.row(Section::Targets, [Cell::text(&cluster), Cell::Number(weighted.weight)]);
+            self.cluster = cluster;
         }
         self.conditions(rule);
         self.effects(rule);
     }
 
     /// What is cheap to look at comes first.
-    fn conditions(&mut self, rule: &'c ValidRule) {
+    fn conditions(&mut self, rule: &ValidRule) {
         // Without a name of its own a rule's requests are called by what their path matched.
         self.labelled_group(
             !rule.is_named,
@@ -117,16 +144,16 @@ impl<'c> Writer<'c> {
         }
     }
 
-    fn group(&mut self, subject: Subject, name: &'c str, alternatives: impl Iterator<Item = (Test, &'c str)>) {
+    fn group<'t>(&mut self, subject: Subject, name: &str, alternatives: impl Iterator<Item = (Test, &'t str)>) {
         self.labelled_group(false, subject, name, alternatives);
     }
 
-    fn labelled_group(
+    fn labelled_group<'t>(
         &mut self,
         labels: bool,
         subject: Subject,
-        name: &'c str,
-        alternatives: impl Iterator<Item = (Test, &'c str)>,
+        name: &str,
+        alternatives: impl Iterator<Item = (Test, &'t str)>,
     ) {
         let mut alternatives = alternatives.peekable();
         while let Some((test, value)) = alternatives.next() {
@@ -143,17 +170,14 @@ impl<'c> Writer<'c> {
         }
     }
 
-    fn effects(&mut self, rule: &'c ValidRule) {
+    fn effects(&mut self, rule: &ValidRule) {
         if let Some(time) = rule.expires_at {
-            self.effect(EffectKind::Expires, Cell::text(""), Cell::owned(time.to_le_bytes()));
+            self.effect(EffectKind::Expires, Cell::text(""), Cell::Text(&time.to_le_bytes()));
         }
         if let Some(mirror) = &rule.mirror {
-            let cluster = Cell::owned(mirror.target.to_string());
-            self.effect(
-                EffectKind::Mirror,
-                cluster,
-                Cell::owned(mirror.per_million.to_le_bytes()),
-            );
+            let cluster = mirror.target.to_string();
+            let share = mirror.per_million.to_le_bytes();
+            self.effect(EffectKind::Mirror, Cell::text(&cluster), Cell::Text(&share));
         }
         match &rule.sticky_by {
             Some(Sticky::Header(name)) => {
@@ -171,44 +195,51 @@ impl<'c> Writer<'c> {
         }
     }
 
-    fn effect(&mut self, kind: EffectKind, name: Cell<'c>, value: Cell<'c>) {
+    fn effect(&mut self, kind: EffectKind, name: Cell<'_>, value: Cell<'_>) {
         self.row(Section::Effects, [Cell::Number(kind as u32), name, value]);
     }
 
-    fn rule_row(&mut self, name: &'c str) {
+    fn rule_row(&mut self, name: &str) {
         let [targets, conditions, effects] =
             [Section::Targets, Section::Conditions, Section::Effects].map(|section| Cell::Number(self.count(section)));
         self.row(Section::Rules, [Cell::text(name), targets, conditions, effects]);
     }
 
-    fn row<const N: usize>(&mut self, section: Section, cells: [Cell<'c>; N]) {
-        let mut row = Vec::new();
-        for cell in cells {
-            match cell {
-                Cell::Number(number) => row.extend_from_slice(&number.to_le_bytes()),
-                Cell::Text(text) => {
-                    let bytes = length(text.len());
-                    row.extend_from_slice(&self.text(text).to_le_bytes());
-                    row.extend_from_slice(&bytes.to_le_bytes());
-                }
+    fn row<const N: usize>(&mut self, section: Section, cells: [Cell<'_>; N]) {
+        let cells = cells.map(|cell| match cell {
+            Cell::Number(number) => (number, None),
+            Cell::Text(text) => {
+                let Text { start, bytes } = self.text(text);
+                (start, Some(bytes))
+            }
+        });
+        let row = self.bytes(section);
+        for (first, second) in cells {
+            row.extend_from_slice(&first.to_le_bytes());
+            if let Some(second) = second {
+                row.extend_from_slice(&second.to_le_bytes());
             }
         }
-        self.bytes(section).extend_from_slice(&row);
         if let Some(rows) = self.rows.get_mut(section as usize) {
             *rows += 1;
         }
     }
 
-    /// The offset of `text`, which is written once however often it is used.
-    fn text(&mut self, text: Cow<'c, [u8]>) -> u32 {
-        if let Some(start) = self.texts.get(&text) {
-            return *start;
+    /// Where `text` is, which is written once however often it is used.
+    fn text(&mut self, text: &[u8]) -> Text {
+        let [.., written] = &mut self.sections;
+        let hash = FixedState::default().hash_one(text);
+        let at = |place: &Text| written.get(place.start as usize..(place.start + place.bytes) as usize);
+        if let Some((_, place)) = self.texts.find(hash, |(_, place)| at(place) == Some(text)) {
+            return *place;
         }
-        let texts = self.bytes(Section::Texts);
-        let start = length(texts.len());
-        texts.extend_from_slice(&text);
-        self.texts.insert(text, start);
-        start
+        let place = Text {
+            start: length(written.len()),
+            bytes: length(text.len()),
+        };
+        self.texts.insert_unique(hash, (hash, place), |(hash, _)| *hash);
+        written.extend_from_slice(text);
+        place
     }
 
     fn count(&self, section: Section) -> u32 {
@@ -230,16 +261,21 @@ impl<'c> Writer<'c> {
     }
 
     fn finish(self) -> Vec<u8> {
-        let lengths = self
-            .sections
-            .iter()
-            .flat_map(|section| length(section.len()).to_le_bytes());
-        let checked: Vec<u8> = lengths.chain(self.sections.iter().flatten().copied()).collect();
-        let mut table = Vec::with_capacity(CHECKED_FROM + checked.len());
+        let bytes: usize = self.sections.iter().map(Vec::len).sum();
+        let mut table = Vec::with_capacity(HEADER_BYTES + bytes);
         table.extend_from_slice(&MAGIC);
         table.extend_from_slice(&VERSION.to_le_bytes());
-        table.extend_from_slice(&checksum(&checked).to_le_bytes());
-        table.extend_from_slice(&checked);
+        table.extend_from_slice(&[0; 8]);
+        for section in &self.sections {
+            table.extend_from_slice(&length(section.len()).to_le_bytes());
+        }
+        for section in &self.sections {
+            table.extend_from_slice(section);
+        }
+        let checksum = checksum(table.get(CHECKED_FROM..).unwrap_or_default());
+        if let Some(place) = table.get_mut(CHECKED_FROM - 8..CHECKED_FROM) {
+            place.copy_from_slice(&checksum.to_le_bytes());
+        }
         table
     }
 }

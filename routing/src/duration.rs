@@ -12,7 +12,7 @@ const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), 
 
 /// Why a text is no duration.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub(crate) enum InvalidDuration {
+pub enum InvalidDuration {
     /// It is no number with a unit.
     #[error("{0:?} is no duration, must be a whole number and a unit, as in 500ms, 30s, 5m, 1h")]
     Form(String),
@@ -29,7 +29,7 @@ pub(crate) enum InvalidDuration {
 /// # Errors
 ///
 /// See [`InvalidDuration`].
-pub(crate) fn parse(text: &str) -> Result<Duration, InvalidDuration> {
+pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
     let invalid = || InvalidDuration::Form(text.to_owned());
     let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     let (_, milliseconds) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?;

@@ -11,6 +11,7 @@ use crate::table::{Condition, RouteTable, Rule, Source};
 
 /// Where a request goes, and everything that was looked at on the way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// What becomes of it.
@@ -29,6 +30,7 @@ pub struct Explanation {
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", tag = "decision")]
 pub enum Outcome {
     /// It goes to a target of this rule.
@@ -50,6 +52,7 @@ pub enum Outcome {
 
 /// A key source and what was there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LookedAt {
     /// `header x-route-key`, `baggage sd-routing-key`, …
@@ -60,6 +63,7 @@ pub struct LookedAt {
 
 /// A rule and why it matched or didn't.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TriedRule {
     /// Its name.
@@ -74,6 +78,7 @@ pub struct TriedRule {
 
 /// A matcher, all its alternatives together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Compared {
     /// What was looked at: `path`, `header x-user`, …

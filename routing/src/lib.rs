@@ -53,6 +53,7 @@ pub use compile::compile;
 pub use conflicts::{Warning, warnings};
 pub use decide::{Destination, Reason, Recorder, Request, RequestHead, RouteDecision, decide, decide_with};
 pub use decode::decode;
+pub use duration::{InvalidDuration, parse as parse_duration};
 pub use explain::{Compared, Explanation, LookedAt, Outcome, TriedRule, explain};
 pub use headers::{EXPLAIN_HEADER, INTERNAL_HEADERS, MIRROR_HEADER, MISS_HEADER, STEERING_HEADER};
 pub use key::FoundKey;
@@ -72,7 +73,7 @@ pub use upstream::{
     ValidUpstreamTls,
 };
 pub use valid::{
-    KeySource, ServerTls, Sticky, ValidAgent, ValidConfig, ValidMirror, ValidRouting, ValidRule, ValidServer,
-    ValidService, ValidTracing, WeightedTarget, target_of,
+    KeySource, ServerTls, Sticky, ValidAgent, ValidConfig, ValidMirror, ValidRouting, ValidRule, ValidScope,
+    ValidServer, ValidService, ValidTracing, WeightedTarget, target_of,
 };
-pub use validate::{validate, validate_routing};
+pub use validate::{validate, validate_routing, validate_rules};

@@ -51,6 +51,21 @@ pub enum InvalidHostPattern {
     Form(String),
 }
 
+impl HostPattern {
+    /// Whether there are hosts that both match.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(one), Self::Exact(other)) | (Self::OneLabelBefore(one), Self::OneLabelBefore(other)) => {
+                one == other
+            }
+            (Self::Exact(host), Self::OneLabelBefore(suffix)) | (Self::OneLabelBefore(suffix), Self::Exact(host)) => {
+                let label = host.strip_suffix(suffix.as_str());
+                label.is_some_and(|label| !label.is_empty() && !label.contains('.'))
+            }
+        }
+    }
+}
+
 /// A request method (RFC 9110 §9.1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Method(String);

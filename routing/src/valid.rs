@@ -1,7 +1,9 @@
 //! Configurations with nothing wrong in them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::matchers::{HostPattern, Method, PathTest, ValueTest};
@@ -22,7 +24,7 @@ pub struct ValidConfig {
     /// How targets are spoken to.
     pub upstream: ValidUpstream,
     /// Targets with something of their own.
-    pub services: BTreeMap<Target, ValidService>,
+    pub services: Arc<BTreeMap<Target, ValidService>>,
     /// Where spans are sent to.
     pub tracing: Option<ValidTracing>,
 }
@@ -69,12 +71,33 @@ pub struct ValidTracing {
 /// The agent's addresses. The ports differ from each other and from the server's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidAgent {
-    /// The address of both ports.
+    /// The address of the discovery service.
     pub bind_address: IpAddr,
+    /// That of the REST API: on loopback, unless there are tokens.
+    pub api_bind_address: IpAddr,
     /// REST API.
     pub api_port: u16,
     /// Discovery service.
     pub xds_port: u16,
+    /// The file of those who may use the API.
+    pub tokens_file: Option<String>,
+    /// The file of the rules that came through the API.
+    pub state_file: Option<String>,
+    /// In the order of precedence.
+    pub scopes: Vec<ValidScope>,
+}
+
+/// Proxies that serve a part of the hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidScope {
+    /// Its name, unique.
+    pub name: String,
+    /// The node's cluster, if that counts.
+    pub cluster: Option<String>,
+    /// Fields of the node's metadata, and their texts. Something counts, cluster or metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// The hosts: at least one.
+    pub hosts: Vec<HostPattern>,
 }
 
 /// Which request goes where.
@@ -93,9 +116,9 @@ pub struct ValidRouting {
     /// The baselines of hosts that have their own: a host in lower case, or `*.` and what follows any labels.
     pub hosts: BTreeMap<String, Target>,
     /// In one word, how the routes to a target differ from those to others, where they do.
-    pub route_policies: BTreeMap<Target, String>,
+    pub route_policies: Arc<BTreeMap<Target, String>>,
     /// In the order of precedence.
-    pub rules: Vec<ValidRule>,
+    pub rules: Vec<Arc<ValidRule>>,
 }
 
 /// A target and its share.
@@ -127,7 +150,7 @@ pub enum KeySource {
 /// A rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidRule {
-    /// For metrics and explanations. Unique unless the configuration gives it twice.
+    /// For metrics and explanations. Unique among the rules of its key, unless the configuration gives it twice.
     pub name: String,
     /// Whether the configuration gave it that name; otherwise it is derived.
     pub is_named: bool,
@@ -200,6 +223,25 @@ impl ValidConfig {
             .map_or(&self.upstream, |service| &service.upstream)
     }
 
+    /// Whether nothing but the rules may differ.
+    pub fn equals_but_for_rules(&self, other: &Self) -> bool {
+        let Self {
+            server,
+            agent,
+            routing,
+            upstream,
+            services,
+            tracing,
+        } = self;
+        let same_services = Arc::ptr_eq(services, &other.services) || *services == other.services;
+        same_services
+            && *server == other.server
+            && *agent == other.agent
+            && *upstream == other.upstream
+            && *tracing == other.tracing
+            && routing.equals_but_for_rules(&other.routing)
+    }
+
     /// The policies of routes to targets that have their own, by the word for each.
     pub fn route_policies(&self) -> BTreeMap<&str, &RoutePolicy> {
         let policies = self.routing.route_policies.iter();
@@ -209,24 +251,35 @@ impl ValidConfig {
     }
 }
 
+impl ValidScope {
+    /// Whether its proxies may get requests for `rule`.
+    pub fn serves(&self, rule: &ValidRule) -> bool {
+        let serves = |pattern: &HostPattern| self.hosts.iter().any(|host| host.overlaps(pattern));
+        rule.hosts.is_empty() || rule.hosts.iter().any(serves)
+    }
+}
+
 impl ValidRule {
     /// The cluster of `target` for this rule: the target's own, or one that falls back to the baseline, or one whose
     /// routes have a policy of their own: `TARGET|BASELINE#POLICY`.
     pub fn cluster(&self, target: &Target, routing: &ValidRouting) -> String {
-        let mut cluster = target.to_string();
-        match (&self.host_baseline, self.falls_back) {
-            (None, true) if !routing.is_default(target) => cluster += "|baseline",
-            (Some(baseline), true) if baseline != target => {
-                cluster += "|";
-                cluster += &baseline.to_string();
-            }
-            _ => {}
-        }
-        if let Some(policy) = routing.route_policies.get(target) {
-            cluster += "#";
-            cluster += policy;
-        }
+        let mut cluster = String::new();
+        self.write_cluster(&mut cluster, target, routing);
         cluster
+    }
+
+    /// Appends it to `cluster`.
+    pub(crate) fn write_cluster(&self, cluster: &mut String, target: &Target, routing: &ValidRouting) {
+        // Writing to a string can't fail.
+        let _ = match (&self.host_baseline, self.falls_back) {
+            (None, true) if !routing.is_default(target) => write!(cluster, "{target}|baseline"),
+            (Some(baseline), true) if baseline != target => write!(cluster, "{target}|{baseline}"),
+            _ => write!(cluster, "{target}"),
+        };
+        if let Some(policy) = routing.route_policies.get(target) {
+            *cluster += "#";
+            *cluster += policy;
+        }
     }
 }
 
@@ -236,6 +289,26 @@ pub fn target_of(cluster: &str) -> &str {
 }
 
 impl ValidRouting {
+    fn equals_but_for_rules(&self, other: &Self) -> bool {
+        let Self {
+            route_key_header,
+            key_sources,
+            propagate_baggage,
+            debug_header,
+            default_targets,
+            hosts,
+            route_policies,
+            rules: _,
+        } = self;
+        *route_key_header == other.route_key_header
+            && *key_sources == other.key_sources
+            && *propagate_baggage == other.propagate_baggage
+            && *debug_header == other.debug_header
+            && *default_targets == other.default_targets
+            && *hosts == other.hosts
+            && *route_policies == other.route_policies
+    }
+
     /// The baseline of the host in `authority`, if it has one of its own.
     pub fn host_baseline(&self, authority: &str) -> Option<&Target> {
         let host = without_port(authority.as_bytes()).to_ascii_lowercase();

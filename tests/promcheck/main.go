@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
@@ -98,6 +100,7 @@ func check(asked request) (answer, error) {
 			return told, fmt.Errorf("scrape at %d: %w", scraped.At, err)
 		}
 		told.Series = nil
+		gone := stored.names()
 		for _, problem := range problems {
 			told.Problems = append(told.Problems, problem.Metric+": "+problem.Text)
 		}
@@ -109,11 +112,14 @@ func check(asked request) (answer, error) {
 			}
 			for _, one := range samples {
 				told.Series = append(told.Series, shown(one))
-				if err := stored.add(one); err != nil {
+				added, err := stored.add(one)
+				if err != nil {
 					return told, err
 				}
+				delete(gone, added)
 			}
 		}
+		stored.end(gone, last)
 	}
 	engine := promql.NewEngine(promql.EngineOpts{
 		MaxSamples: 1_000_000, Timeout: time.Minute, LookbackDelta: 5 * time.Minute, Parser: parser.NewParser(parser.Options{}),
@@ -178,7 +184,27 @@ func evaluated(engine *promql.Engine, stored series, query string, at time.Time)
 // series are samples by the text of their labels. It is all the storage that the engine needs.
 type series map[string]*promql.Series
 
-func (s series) add(one *model.Sample) error {
+// names are those that had a value in the scrape before.
+func (s series) names() map[string]bool {
+	names := map[string]bool{}
+	for name, one := range s {
+		if !value.IsStaleNaN(one.Floats[len(one.Floats)-1].F) {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+// end marks what a scrape doesn't have any more, as Prometheus does.
+func (s series) end(gone map[string]bool, at time.Time) {
+	for name := range gone {
+		point := promql.FPoint{T: at.UnixMilli(), F: math.Float64frombits(value.StaleNaN)}
+		s[name].Floats = append(s[name].Floats, point)
+	}
+}
+
+// add stores one sample, and says of which series it is.
+func (s series) add(one *model.Sample) (string, error) {
 	named := map[string]string{}
 	for name, value := range one.Metric {
 		// As for Prometheus, an empty label is none.
@@ -194,10 +220,10 @@ func (s series) add(one *model.Sample) error {
 	}
 	point := promql.FPoint{T: int64(one.Timestamp), F: float64(one.Value)}
 	if length := len(of.Floats); length > 0 && of.Floats[length-1].T >= point.T {
-		return fmt.Errorf("%s occurs twice in a scrape", metric)
+		return "", fmt.Errorf("%s occurs twice in a scrape", metric)
 	}
 	of.Floats = append(of.Floats, point)
-	return nil
+	return metric.String(), nil
 }
 
 func (s series) Querier(_, _ int64) (storage.Querier, error) {

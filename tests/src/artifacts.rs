@@ -17,15 +17,28 @@ pub fn workspace() -> &'static Path {
 /// If the build fails, with what it wrote.
 pub fn sidetrack() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        fs::create_dir_all(target_dir()).unwrap();
-        let lock = File::create(target_dir().join("sidetrack-tests.lock")).unwrap();
-        lock.lock().unwrap();
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        build(Command::new(cargo).args(["build", "-p", "sidetrack-config-agent", "--bin", "sidetrack"]));
-        build(&mut Command::new(workspace().join("scripts/build-filter")));
-        target_dir().join("debug/sidetrack")
-    })
+    BUILT.get_or_init(|| sidetrack_of("debug", &[]))
+}
+
+/// The same as it is released, for what is measured: its first build takes minutes.
+///
+/// # Panics
+/// If the build fails, with what it wrote.
+pub fn sidetrack_release() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| sidetrack_of("release", &["--release"]))
+}
+
+fn sidetrack_of(profile: &str, arguments: &[&str]) -> PathBuf {
+    fs::create_dir_all(target_dir()).unwrap();
+    let lock = File::create(target_dir().join("sidetrack-tests.lock")).unwrap();
+    lock.lock().unwrap();
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "-p", "sidetrack-config-agent", "--bin", "sidetrack"]);
+    build(command.args(arguments));
+    build(&mut Command::new(workspace().join("scripts/build-filter")));
+    target_dir().join(profile).join("sidetrack")
 }
 
 /// The Envoy to run: `ENVOY_BIN`, or the one of `scripts/install-tools`.

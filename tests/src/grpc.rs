@@ -40,6 +40,10 @@ pub struct GrpcStream {
     trailers: Option<HeaderMap>,
 }
 
+/// Sends messages of a call.
+#[derive(Clone)]
+pub struct GrpcSender(mpsc::Sender<Bytes>);
+
 /// The messages of a request, as they are sent.
 struct Messages(mpsc::Receiver<Bytes>);
 
@@ -68,7 +72,26 @@ impl GrpcConnection {
     /// # Panics
     /// If HTTP forbids the path or a header.
     pub async fn call(&self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<GrpcStream> {
+        self.call_with(path, headers, None).await
+    }
+
+    /// Begins a call with its first message, which the server may want to see before it answers.
+    ///
+    /// # Errors
+    /// If it isn't answered by a gRPC server.
+    ///
+    /// # Panics
+    /// If HTTP forbids the path or a header.
+    pub async fn call_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        first: Option<&[u8]>,
+    ) -> anyhow::Result<GrpcStream> {
         let (sender, messages) = mpsc::channel(1);
+        if let Some(first) = first {
+            sender.try_send(framed(first)?)?;
+        }
         let mut request = Request::new(Messages(messages));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = format!("http://{}{path}", self.authority).parse()?;
@@ -109,12 +132,12 @@ impl GrpcStream {
     /// # Errors
     /// If the call has ended.
     pub async fn send(&self, message: &[u8]) -> anyhow::Result<()> {
-        let mut framed = BytesMut::with_capacity(PREFIX + message.len());
-        framed.put_u8(0);
-        framed.put_u32(u32::try_from(message.len())?);
-        framed.put_slice(message);
-        let sent = self.sender.send(framed.freeze()).await;
-        sent.context("the call has ended")
+        self.sender().send(message).await
+    }
+
+    /// The way to send its messages while others come. The request ends when all that can send are gone.
+    pub fn sender(&self) -> GrpcSender {
+        GrpcSender(self.sender.clone())
     }
 
     /// Waits for the next message; `None` after the last.
@@ -142,6 +165,19 @@ impl GrpcStream {
         }
     }
 
+    /// How the call has ended, if [`GrpcStream::receive`] has seen that: the status and its message.
+    pub fn status(&self) -> String {
+        // A call that is refused at once has it in the headers.
+        let ended = self.trailers.as_ref().unwrap_or(&self.headers);
+        let values = ["grpc-status", "grpc-message"].map(|name| ended.get(name).and_then(|value| value.to_str().ok()));
+        let known: Vec<_> = values.into_iter().flatten().collect();
+        if known.is_empty() {
+            "no status".to_owned()
+        } else {
+            known.join(" ")
+        }
+    }
+
     /// Sends no more messages, and waits for the call's status.
     ///
     /// # Errors
@@ -155,6 +191,25 @@ impl GrpcStream {
         let status = trailers.get("grpc-status").context("no grpc-status")?;
         Ok(status.to_str()?.to_owned())
     }
+}
+
+impl GrpcSender {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// If the call has ended.
+    pub async fn send(&self, message: &[u8]) -> anyhow::Result<()> {
+        let sent = self.0.send(framed(message)?).await;
+        sent.context("the call has ended")
+    }
+}
+
+fn framed(message: &[u8]) -> anyhow::Result<Bytes> {
+    let mut framed = BytesMut::with_capacity(PREFIX + message.len());
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.len())?);
+    framed.put_slice(message);
+    Ok(framed.freeze())
 }
 
 impl Body for Messages {

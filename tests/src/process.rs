@@ -111,10 +111,15 @@ impl Process {
     /// # Panics
     /// If there is no such process, or this isn't Linux.
     pub fn peak_memory(pid: Pid) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        kilobytes.expect("a number of kB") * 1024
+        bytes_in_status(pid, "VmHWM:")
+    }
+
+    /// The memory that the process with this id has now, in bytes.
+    ///
+    /// # Panics
+    /// If there is no such process, or this isn't Linux.
+    pub fn memory(pid: Pid) -> u64 {
+        bytes_in_status(pid, "VmRSS:")
     }
 
     /// From here on what the process has now counts as the most.
@@ -151,6 +156,13 @@ impl Drop for Process {
             eprintln!("{}", self.output());
         }
     }
+}
+
+fn bytes_in_status(pid: Pid, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kilobytes.expect("a number of kB") * 1024
 }
 
 fn children(parent: Pid) -> Vec<Pid> {

@@ -73,10 +73,23 @@ impl Sidetrack {
 }
 
 impl Agent {
+    /// Starts it, without waiting for anything.
+    pub fn spawn(config: &Path) -> Self {
+        let mut command = sidetrack(&["agent", "-c"]);
+        Self(Process::spawn("sidetrack agent", command.arg(config)))
+    }
+
     /// Starts it and waits until it is alive.
     pub async fn start(config: &Path, ports: &Ports) -> Self {
-        let mut command = sidetrack(&["agent", "-c"]);
-        let mut process = Process::spawn("sidetrack agent", command.arg(config));
+        let mut started = Self::spawn(config);
+        ready(&mut started.0, ports.api, "/healthz").await;
+        started
+    }
+
+    /// The same as it is released.
+    pub async fn start_release(config: &Path, ports: &Ports) -> Self {
+        let mut command = Command::new(artifacts::sidetrack_release());
+        let mut process = Process::spawn("sidetrack agent", command.args(["agent", "-c"]).arg(config));
         ready(&mut process, ports.api, "/healthz").await;
         Self(process)
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{Client, Protocol};
 
 /// A reading of Envoy's statistics.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats(BTreeMap<String, u64>);
 
 impl Stats {

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sidetrack_tests::prometheus::{Prometheus, scrape};
 use sidetrack_tests::{
-    Client, ConfigFile, Envoy, PATIENCE, Ports, Protocol, RawConnection, Services, Sidetrack, artifacts, config_text,
-    free_port, get, poll_until, render,
+    Api, Client, ConfigFile, Envoy, PATIENCE, Ports, Protocol, RawConnection, Services, Sidetrack, artifacts,
+    config_text, free_port, get, poll_until, render,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -399,8 +399,13 @@ async fn every_panel_and_every_alert_finds_its_metrics() {
     let stage = Stage::new().await;
     stage.send_all().await;
     let (before, _) = stage.scraped(sent()).await;
+    let before = before + &scrape(stage.ports.api).await;
     stage.send_all().await;
+    let mut api = Api::new(stage.ports.api);
+    let rules = json!([{"targetService": "alive"}]);
+    assert!(api.put("new", &rules, Some(PATIENCE)).await.unwrap().is_in_force());
     let (after, _) = stage.scraped(2.0 * sent()).await;
+    let after = after + &scrape(stage.ports.api).await;
 
     let dashboard = document("grafana-dashboard.json");
     let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
@@ -449,6 +454,10 @@ async fn every_panel_and_every_alert_finds_its_metrics() {
             ("SidetrackServerErrors", vec!["fails"]),
             ("SidetrackSandboxDown", vec![""]),
             ("SidetrackSlow", vec![]),
+            ("SidetrackConfigRejected", vec![]),
+            ("SidetrackProxiesBehind", vec![]),
+            ("SidetrackStateNotWritten", vec![]),
+            ("SidetrackAgentsDisagree", vec![]),
         ]
     );
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use sidetrack_tests::{
-    Client, ConfigFile, Outcome, PATIENCE, Ports, Protocol, Services, Sidetrack, Stats, Traffic, config_text, get,
-    poll_until,
+    Agent, Client, ConfigFile, Envoy, Outcome, PATIENCE, Ports, Protocol, Services, Sidetrack, Stats, Traffic,
+    config_text, get, poll_until, render, until_served_by,
 };
 
 const RATE: u32 = 250;
@@ -50,12 +50,16 @@ async fn check(create: fn(&str) -> ConfigFile, edit: fn(&ConfigFile, &str)) {
     let services = Services::start(&["baseline", "old", "new", "other"]).await;
     let file = create(&config_text(&ports, &services, OLD));
     let _sidetrack = Sidetrack::up(&file.path(), &ports).await;
+    check_edit(&ports, || edit(&file, &config_text(&ports, &services, NEW))).await;
+}
 
+/// Requests get what they should while `edit` brings the new table.
+async fn check_edit(ports: &Ports, edit: impl FnOnce()) {
     let requests = REQUESTS.map(|(key, path, ..)| get(path, &[("x-route-key", key)]));
     let traffic = Traffic::start(ports.http, RATE, requests.to_vec());
     traffic.flow(RATE as usize).await;
     let edited = Instant::now();
-    edit(&file, &config_text(&ports, &services, NEW));
+    edit();
     traffic.flow(4 * RATE as usize).await;
     let (outcomes, rate) = traffic.stop().await;
 
@@ -89,6 +93,19 @@ fn describe(outcome: &Outcome, edited: Instant) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_file_is_in_force_within_a_second() {
     check(ConfigFile::new, ConfigFile::replace).await;
+}
+
+/// As those do that were started with a bootstrap of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envoy_that_is_told_the_state_of_the_world_follows_too() {
+    let ports = Ports::free();
+    let services = Services::start(&["baseline", "old", "new", "other"]).await;
+    let file = ConfigFile::new(&config_text(&ports, &services, OLD));
+    let _agent = Agent::start(&file.path(), &ports).await;
+    let bootstrap = render(&file.path(), &["--bootstrap"]);
+    let _envoy = Envoy::start(&bootstrap.replace("DELTA_GRPC", "GRPC"));
+    until_served_by(ports.http, "goes", "old").await;
+    check_edit(&ports, || file.replace(&config_text(&ports, &services, NEW))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,8 @@ pub struct Reading {
 pub struct Loaded {
     /// The configuration.
     pub config: ValidConfig,
+    /// As it is written, the mode aside if that comes from elsewhere.
+    pub wire: Config,
     /// What is allowed in it but hardly meant, in the order of the rules.
     pub warnings: Vec<LocatedWarning>,
 }
@@ -168,19 +170,14 @@ pub fn load(path: &Path, reading: Reading) -> Result<Loaded, InvalidConfig> {
         located
     };
     let validate = |config: &Config| {
-        let valid = match reading.mode {
-            None => validate(config)?,
-            Some(_) => {
-                let mut config = config.clone();
-                config.server.mode = reading.mode;
-                validate(&config)?
-            }
-        };
-        let unreadable = reading.envoy_is_here.then(|| files::unreadable(config));
-        Ok((valid, unreadable.unwrap_or_default()))
+        let mut config = config.clone();
+        config.server.mode = reading.mode.or(config.server.mode);
+        let valid = validate(&config)?;
+        let unreadable = reading.envoy_is_here.then(|| files::unreadable(&config));
+        Ok((valid, config, unreadable.unwrap_or_default()))
     };
     let decoded = decode(&document.value, validate);
-    let (config, unreadable) = decoded.map_err(|problems| InvalidConfig::Problems(located(problems)))?;
+    let (config, wire, unreadable) = decoded.map_err(|problems| InvalidConfig::Problems(located(problems)))?;
     if !document.problems.is_empty() {
         return Err(InvalidConfig::Problems(located(Vec::new())));
     }
@@ -201,6 +198,7 @@ pub fn load(path: &Path, reading: Reading) -> Result<Loaded, InvalidConfig> {
     Ok(Loaded {
         warnings: warnings.collect(),
         config,
+        wire,
     })
 }
 
@@ -249,7 +247,7 @@ mod tests {
 
     #[test]
     fn the_examples_of_the_documents_are_right() {
-        for document in ["README.md", "docs/configuration.md"] {
+        for document in ["README.md", "docs/configuration.md", "docs/api.md"] {
             let text =
                 std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(document)).unwrap();
             let examples: Vec<_> = text

@@ -23,14 +23,14 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
     ExplicitHttpConfig, UpstreamProtocolOptions,
 };
 use prost::Name;
-use sidetrack_routing::{Target, ValidConfig};
+use sidetrack_routing::{Host, Target, ValidConfig};
 
 use super::cluster::{aggregate_clusters, static_baseline_clusters, static_cluster, static_names, targets};
 use super::envoy::EnvoyVersion;
 use super::filter::{FilterCode, discovered_filter, static_filter};
 use super::listener::{Port, static_listener};
 use super::metrics::{admin_cluster, metrics_listener, stats_config};
-use super::proto::{address, any, duration, from_agent, loopback};
+use super::proto::{address, any, duration, from_agent, loopback, target_address};
 use super::tracing::collector;
 
 /// How long an Envoy that can do without the agent waits for it when it starts.
@@ -42,31 +42,57 @@ const MAX_CONNECTIONS: i64 = 50_000;
 /// The cluster of the agent itself.
 const AGENT: &str = "sidetrack-agent";
 
+/// How an Envoy is known to its agents, and where those are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvoyNode {
+    /// Its node id.
+    pub id: String,
+    /// Its node cluster, by which `agent.scopes` can tell it from others.
+    pub cluster: String,
+    /// The agents' discovery services. It connects to one of them, and to the next when that is gone. None given: the one of
+    /// the configuration.
+    pub agents: Vec<Target>,
+}
+
+impl EnvoyNode {
+    /// The one with this id.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            cluster: Self::CLUSTER.to_owned(),
+            agents: Vec::new(),
+        }
+    }
+
+    /// The cluster of those that are given no other.
+    pub const CLUSTER: &str = "sidetrack";
+}
+
 /// A bootstrap for an Envoy that gets everything from the agent, and follows every change. It is the same for every
 /// version of Envoy.
-pub fn dynamic_bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
+pub fn dynamic_bootstrap(config: &ValidConfig, node: &EnvoyNode) -> Bootstrap {
     Bootstrap {
         static_resources: Some(StaticResources {
-            clusters: vec![agent_cluster(config), admin_cluster(&config.server)],
+            clusters: vec![agent_cluster(config, node), admin_cluster(&config.server)],
             ..Default::default()
         }),
         dynamic_resources: Some(DynamicResources {
             lds_config: Some(from_agent()),
             ..dynamic_resources()
         }),
-        ..bootstrap(config, node_id)
+        ..bootstrap(config, node)
     }
 }
 
 /// A bootstrap for an Envoy that must serve the baseline even if it starts while the agent is away: listeners, routes and
 /// baseline are in it. Targets and rules come from the agent; a change of anything else needs a new bootstrap.
-pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, envoy: EnvoyVersion) -> Bootstrap {
+pub fn static_bootstrap(config: &ValidConfig, node: &EnvoyNode, code: &FilterCode, envoy: EnvoyVersion) -> Bootstrap {
     let filter = discovered_filter(&config.routing, code, envoy);
     let names = static_names(config);
     let name = |target: &Target| names.get(target).cloned().unwrap_or_else(|| target.to_string());
     let listeners = Port::ALL.map(|port| static_listener(config, port, &name, filter.clone(), envoy));
     let mut clusters = static_baseline_clusters(config);
-    clusters.extend([agent_cluster(config), admin_cluster(&config.server)]);
+    clusters.extend([agent_cluster(config, node), admin_cluster(&config.server)]);
     clusters.extend(config.tracing.iter().map(collector));
     Bootstrap {
         static_resources: Some(StaticResources {
@@ -84,12 +110,12 @@ pub fn static_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, 
             }),
             ..dynamic_resources()
         }),
-        ..bootstrap(config, node_id)
+        ..bootstrap(config, node)
     }
 }
 
 /// Everything in one, for an Envoy that has no agent. A change needs a new one.
-pub fn whole_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, envoy: EnvoyVersion) -> Bootstrap {
+pub fn whole_bootstrap(config: &ValidConfig, node: &EnvoyNode, code: &FilterCode, envoy: EnvoyVersion) -> Bootstrap {
     let filter = static_filter(&config.routing, code, envoy);
     let listeners = Port::ALL.map(|port| static_listener(config, port, &ToString::to_string, filter.clone(), envoy));
     let own = targets(config)
@@ -109,11 +135,11 @@ pub fn whole_bootstrap(config: &ValidConfig, node_id: &str, code: &FilterCode, e
             clusters,
             ..Default::default()
         }),
-        ..bootstrap(config, node_id)
+        ..bootstrap(config, node)
     }
 }
 
-fn bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
+fn bootstrap(config: &ValidConfig, node: &EnvoyNode) -> Bootstrap {
     let connections = DownstreamConnectionsConfig {
         max_active_downstream_connections: MAX_CONNECTIONS,
     };
@@ -127,8 +153,8 @@ fn bootstrap(config: &ValidConfig, node_id: &str) -> Bootstrap {
         }),
         stats_config: Some(stats_config()),
         node: Some(Node {
-            id: node_id.to_owned(),
-            cluster: "sidetrack".to_owned(),
+            id: node.id.clone(),
+            cluster: node.cluster.clone(),
             ..Default::default()
         }),
         admin: Some(Admin {
@@ -154,7 +180,7 @@ fn dynamic_resources() -> DynamicResources {
     };
     DynamicResources {
         ads_config: Some(ApiConfigSource {
-            api_type: ApiType::Grpc.into(),
+            api_type: ApiType::DeltaGrpc.into(),
             transport_api_version: ApiVersion::V3.into(),
             grpc_services: vec![GrpcService {
                 target_specifier: Some(TargetSpecifier::EnvoyGrpc(grpc)),
@@ -168,27 +194,38 @@ fn dynamic_resources() -> DynamicResources {
     }
 }
 
-fn agent_cluster(config: &ValidConfig) -> Cluster {
+fn agent_cluster(config: &ValidConfig, node: &EnvoyNode) -> Cluster {
     // Where the agent binds every address, this machine's own is as good as any.
     let ip = config.agent.bind_address;
     let ip = if ip.is_unspecified() { loopback() } else { ip };
-    let endpoint = Endpoint {
-        address: Some(address(ip, config.agent.xds_port)),
-        ..Default::default()
+    let addresses = match node.agents.as_slice() {
+        [] => vec![address(ip, config.agent.xds_port)],
+        agents => agents.iter().map(target_address).collect(),
     };
-    let endpoint = LbEndpoint {
-        host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(endpoint)),
-        ..Default::default()
+    let endpoints = addresses.into_iter().map(|address| {
+        let endpoint = Endpoint {
+            address: Some(address),
+            ..Default::default()
+        };
+        LbEndpoint {
+            host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+            ..Default::default()
+        }
+    });
+    let is_name = |agent: &Target| matches!(agent.host(), Host::Name(_));
+    let discovery = match node.agents.iter().any(is_name) {
+        true => DiscoveryType::StrictDns,
+        false => DiscoveryType::Static,
     };
     Cluster {
         name: AGENT.to_owned(),
         connect_timeout: duration(Duration::from_secs(1)),
-        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery.into())),
         typed_extension_protocol_options: [(HttpProtocolOptions::full_name(), any(&http2_with_keepalive()))].into(),
         load_assignment: Some(ClusterLoadAssignment {
             cluster_name: AGENT.to_owned(),
             endpoints: vec![LocalityLbEndpoints {
-                lb_endpoints: vec![endpoint],
+                lb_endpoints: endpoints.collect(),
                 ..Default::default()
             }],
             ..Default::default()

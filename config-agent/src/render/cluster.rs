@@ -18,7 +18,7 @@ use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::Any;
 use prost::Name;
 use sidetrack_routing::wire::LoadBalancer;
-use sidetrack_routing::{Host, Target, ValidConfig, ValidUpstream};
+use sidetrack_routing::{Host, Target, ValidConfig, ValidRule, ValidUpstream};
 
 use super::log::{baseline_metadata, target_metadata};
 use super::proto::{any, duration, flag, from_agent, number, number64, target_address};
@@ -49,7 +49,7 @@ pub fn targets(config: &ValidConfig) -> BTreeSet<&Target> {
 }
 
 /// The default targets, and the hosts' baselines.
-fn baselines(config: &ValidConfig) -> impl Iterator<Item = &Target> {
+pub(super) fn baselines(config: &ValidConfig) -> impl Iterator<Item = &Target> {
     let routing = &config.routing;
     let defaults = routing.default_targets.iter().map(|weighted| &weighted.target);
     defaults.chain(routing.hosts.values())
@@ -76,28 +76,32 @@ pub(super) fn static_names(config: &ValidConfig) -> BTreeMap<&Target, String> {
 /// a connection, by the retry.
 pub(super) fn aggregate_clusters(config: &ValidConfig) -> Vec<Cluster> {
     let mut clusters = BTreeMap::new();
-    let routing = &config.routing;
-    for rule in &routing.rules {
+    for rule in &config.routing.rules {
         for weighted in &rule.targets {
-            let target = &weighted.target;
-            let name = rule.cluster(target, routing);
-            if name == target.to_string() || clusters.contains_key(&name) {
-                continue;
-            }
-            let fallback: Vec<&Target> = match (&rule.host_baseline, rule.falls_back) {
-                (_, false) => Vec::new(),
-                (Some(baseline), true) => vec![baseline],
-                (None, true) => {
-                    let shares = routing.default_targets.iter().filter(|weighted| weighted.weight > 0);
-                    shares.map(|weighted| &weighted.target).collect()
-                }
-            };
-            let fallback: Vec<&Target> = fallback.into_iter().filter(|baseline| *baseline != target).collect();
-            let cluster = aggregate_cluster(config, name.clone(), target, &fallback);
-            clusters.insert(name, cluster);
+            let cluster = aggregate_cluster_of(config, rule, &weighted.target);
+            clusters.extend(cluster.map(|cluster| (cluster.name.clone(), cluster)));
         }
     }
     clusters.into_values().collect()
+}
+
+/// The one that `rule` uses in place of the cluster of `target`, if it does.
+pub(super) fn aggregate_cluster_of(config: &ValidConfig, rule: &ValidRule, target: &Target) -> Option<Cluster> {
+    let routing = &config.routing;
+    let name = rule.cluster(target, routing);
+    if name == target.to_string() {
+        return None;
+    }
+    let fallback: Vec<&Target> = match (&rule.host_baseline, rule.falls_back) {
+        (_, false) => Vec::new(),
+        (Some(baseline), true) => vec![baseline],
+        (None, true) => {
+            let shares = routing.default_targets.iter().filter(|weighted| weighted.weight > 0);
+            shares.map(|weighted| &weighted.target).collect()
+        }
+    };
+    let fallback: Vec<&Target> = fallback.into_iter().filter(|baseline| *baseline != target).collect();
+    Some(aggregate_cluster(config, name, target, &fallback))
 }
 
 fn aggregate_cluster(config: &ValidConfig, name: String, target: &Target, fallback: &[&Target]) -> Cluster {
@@ -304,7 +308,7 @@ pub(super) fn discovered_endpoints(config: &ValidConfig, target: &Target) -> Opt
     discovered.then(|| assignment(&service.endpoints, metadata, target.to_string()))
 }
 
-fn endpoints<'c>(config: &'c ValidConfig, target: &'c Target) -> &'c [Target] {
+pub(super) fn endpoints<'c>(config: &'c ValidConfig, target: &'c Target) -> &'c [Target] {
     match config.services.get(target) {
         Some(service) if !service.endpoints.is_empty() => &service.endpoints,
         _ => std::slice::from_ref(target),

@@ -10,7 +10,7 @@ use thiserror::Error;
 /// A field that an Envoy doesn't have, it refuses in a file and ignores without a word when it comes from the agent.
 /// So what is rendered depends on this where the versions differ, and `tests/tests/versions.rs` holds that each knows
 /// every field it gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "they say it themselves")]
 pub enum EnvoyVersion {
     V1_37,

@@ -75,11 +75,9 @@ impl FilterCode {
     }
 }
 
-/// The filter as the agent sends it: with the compiled table.
-pub(super) fn filter_config(routing: &ValidRouting, code: &FilterCode, envoy: EnvoyVersion) -> TypedExtensionConfig {
-    let table = any(&BytesValue {
-        value: compile(routing),
-    });
+/// The filter as the agent sends it: with the compiled `table`.
+pub(super) fn filter_config(table: &[u8], code: &FilterCode, envoy: EnvoyVersion) -> TypedExtensionConfig {
+    let table = any(&BytesValue { value: table.to_vec() });
     TypedExtensionConfig {
         name: FILTER.to_owned(),
         typed_config: Some(wasm(table, code, envoy)),

@@ -116,7 +116,7 @@ pub(super) fn matching_regex(name: &str, regex: String) -> HeaderMatcher {
     )
 }
 
-fn not(matcher: HeaderMatcher) -> HeaderMatcher {
+pub(super) fn not(matcher: HeaderMatcher) -> HeaderMatcher {
     let compares = matches!(
         matcher.header_match_specifier,
         Some(header_matcher::HeaderMatchSpecifier::StringMatch(_))
@@ -129,7 +129,7 @@ fn not(matcher: HeaderMatcher) -> HeaderMatcher {
     }
 }
 
-fn string_match(name: &str, pattern: MatchPattern) -> HeaderMatcher {
+pub(super) fn string_match(name: &str, pattern: MatchPattern) -> HeaderMatcher {
     let matcher = StringMatcher {
         match_pattern: Some(pattern),
         ..Default::default()

@@ -1,148 +1,202 @@
 //! Everything Envoys are to have, at one moment.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
-use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use envoy_types::pb::envoy::config::listener::v3::Listener;
-use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
-use envoy_types::pb::google::protobuf::Any;
-use prost::{Message, Name};
-use sidetrack_routing::ValidConfig;
+use imbl::OrdMap;
+use sidetrack_routing::{Target, ValidConfig, ValidRule};
 use twox_hash::XxHash64;
 
-use super::cluster::{aggregate_clusters, cluster, discovered_endpoints, targets};
+use super::cluster::{aggregate_cluster_of, baselines, cluster, discovered_endpoints};
 use super::envoy::EnvoyVersion;
 use super::filter::{FILTER, FilterCode, filter_config};
+use super::grpc::{self, LeftOut};
 use super::listener::{Port, listener, routes};
 use super::metrics::metrics_listener;
-use super::proto::any;
+use super::resource::{Resource, ResourceSet, ResourceType, version};
 use super::tls::server_certificate;
 use super::tracing::collector;
+use super::view::View;
 
-/// The types of resources, in the order they are pushed: what is named comes before what names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ResourceType {
-    /// CDS.
-    Cluster,
-    /// EDS.
-    Endpoints,
-    /// LDS.
-    Listener,
-    /// SDS: the certificate that clients see.
-    Secret,
-    /// RDS.
-    Route,
-    /// ECDS: the filter with its table.
-    FilterConfig,
-}
-
-/// Resources of one type, by name.
-pub type ResourceSet = BTreeMap<String, Arc<Resource>>;
-
-/// One resource, encoded once for all proxies.
-#[derive(PartialEq, Eq)]
-pub struct Resource {
-    /// Its name, unique in its type.
-    pub name: String,
-    /// What Envoy gets.
-    pub body: Any,
-    /// A hash of it.
-    pub hash: u64,
-    /// Whether Envoy asks for endpoints of this name when it has got this resource.
-    pub has_endpoints: bool,
-}
-
-/// A whole, consistent configuration of Envoys of one version: whatever is named in it is in it.
-#[derive(Debug, PartialEq, Eq)]
+/// A whole, consistent configuration of one kind of data plane: whatever is named in it is in it.
+///
+/// The next one is made from it at the cost of what differs; how it came about makes no difference to what is in it.
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     resources: [ResourceSet; ResourceType::ALL.len()],
-}
-
-impl ResourceType {
-    /// All types, in the order they are pushed.
-    pub const ALL: [Self; 6] = [
-        Self::Cluster,
-        Self::Endpoints,
-        Self::Listener,
-        Self::Secret,
-        Self::Route,
-        Self::FilterConfig,
-    ];
-
-    /// The type URL of the resources.
-    pub fn type_url(self) -> String {
-        match self {
-            Self::Cluster => Cluster::type_url(),
-            Self::Endpoints => ClusterLoadAssignment::type_url(),
-            Self::Listener => Listener::type_url(),
-            Self::Secret => Secret::type_url(),
-            Self::Route => RouteConfiguration::type_url(),
-            Self::FilterConfig => TypedExtensionConfig::type_url(),
-        }
-    }
-
-    /// The type with this type URL, if it is one of ours.
-    pub fn from_type_url(url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.type_url() == url)
-    }
-}
-
-impl fmt::Display for ResourceType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cluster => "CDS",
-            Self::Endpoints => "EDS",
-            Self::Listener => "LDS",
-            Self::Secret => "SDS",
-            Self::Route => "RDS",
-            Self::FilterConfig => "ECDS",
-        })
-    }
+    view: Arc<View>,
+    /// How many rules and baselines need each cluster.
+    uses: OrdMap<Arc<str>, u32>,
+    /// How many rules send copies to each target.
+    mirrors: OrdMap<String, u32>,
+    left_out: Arc<[LeftOut]>,
 }
 
 impl Snapshot {
-    /// Renders `config` for Envoys of the version `envoy` that find the filter's code at `code`.
-    pub fn render(config: &ValidConfig, code: &FilterCode, envoy: EnvoyVersion) -> Self {
-        let targets = targets(config);
-        let clusters = targets.iter().map(|target| Resource {
-            has_endpoints: discovered_endpoints(config, target).is_some(),
-            ..Resource::new(target.to_string(), &cluster(config, target))
-        });
-        let aggregates = aggregate_clusters(config).into_iter();
-        let collector = config.tracing.iter().map(collector);
-        let without_endpoints = aggregates
-            .chain(collector)
-            .map(|cluster| Resource::new(cluster.name.clone(), &cluster));
-        let endpoints = targets.iter().filter_map(|target| {
-            discovered_endpoints(config, target).map(|endpoints| Resource::new(target.to_string(), &endpoints))
-        });
+    /// Renders `view` for Envoys of the version `envoy` that find the filter's code at `code`.
+    pub(super) fn render(view: &Arc<View>, code: &FilterCode, envoy: EnvoyVersion) -> Self {
+        let config = view.config();
+        let mut snapshot = Self {
+            resources: Default::default(),
+            view: Arc::clone(view),
+            uses: OrdMap::new(),
+            mirrors: OrdMap::new(),
+            left_out: Arc::default(),
+        };
+        for baseline in baselines(config) {
+            snapshot.use_target(config, baseline);
+        }
+        for cluster in config.tracing.iter().map(collector) {
+            snapshot.put(ResourceType::Cluster, Resource::new(&cluster.name, &cluster));
+        }
         let listeners = Port::ALL.map(|port| listener(config, port, code, envoy));
-        let routes = Port::ALL.map(|port| routes(config, port, &ToString::to_string));
-        let certificate = config.server.tls.iter().map(|tls| server_certificate(tls, envoy));
-        let filter = Resource::new(FILTER.to_owned(), &filter_config(&config.routing, code, envoy));
-        let resources = [
-            set(clusters.chain(without_endpoints)),
-            set(endpoints),
-            set(listeners
-                .iter()
-                .chain([&metrics_listener(&config.server)])
-                .map(|listener| Resource::new(listener.name.clone(), listener))),
-            set(certificate.map(|certificate| Resource::new(certificate.name.clone(), &certificate))),
-            set(routes.iter().map(|routes| Resource::new(routes.name.clone(), routes))),
-            set([filter]),
-        ];
-        Self { resources }
+        for listener in listeners.iter().chain([&metrics_listener(&config.server)]) {
+            snapshot.put(ResourceType::Listener, Resource::new(&listener.name, listener));
+        }
+        for certificate in config.server.tls.iter().map(|tls| server_certificate(tls, envoy)) {
+            snapshot.put(ResourceType::Secret, Resource::new(&certificate.name, &certificate));
+        }
+        for rule in &config.routing.rules {
+            snapshot.add(config, rule);
+        }
+        snapshot.put_routes(config);
+        snapshot.put_filter(code, envoy);
+        snapshot
+    }
+
+    /// Renders `view` for gRPC clients, as of this time in milliseconds since 1970. From `old`, their snapshot of another
+    /// view, it takes what is the same.
+    pub(super) fn render_for_grpc(view: &Arc<View>, now: u64, old: Option<&Self>) -> Self {
+        let is_similar = |old: &&Self| old.view.config().equals_but_for_rules(view.config());
+        let known = old.filter(is_similar).map(|old| &old.resources);
+        let grpc::Rendered { resources, left_out } = grpc::render(view.config(), now, known);
+        Self {
+            resources,
+            view: Arc::clone(view),
+            uses: OrdMap::new(),
+            mirrors: OrdMap::new(),
+            left_out: left_out.into(),
+        }
+    }
+
+    /// The one of `view`, made from this one.
+    pub(super) fn next(&self, view: &Arc<View>, code: &FilterCode, envoy: EnvoyVersion) -> Self {
+        let Some(difference) = self.view.difference(view) else {
+            return Self::render(view, code, envoy);
+        };
+        let config = view.config();
+        let mut next = self.clone();
+        next.view = Arc::clone(view);
+        for rule in &difference.added {
+            next.add(config, rule);
+        }
+        for rule in &difference.removed {
+            next.remove(config, rule);
+        }
+        if !next.mirrors.keys().eq(self.mirrors.keys()) {
+            next.put_routes(config);
+        }
+        if !difference.is_empty() {
+            next.put_filter(code, envoy);
+        }
+        next
+    }
+
+    fn add(&mut self, config: &ValidConfig, rule: &ValidRule) {
+        for weighted in &rule.targets {
+            self.use_target(config, &weighted.target);
+            let name = rule.cluster(&weighted.target, &config.routing);
+            if self.is_first_use(&name)
+                && let Some(cluster) = aggregate_cluster_of(config, rule, &weighted.target)
+            {
+                self.put(ResourceType::Cluster, Resource::new(&name, &cluster));
+            }
+        }
+        if let Some(mirror) = &rule.mirror {
+            self.use_target(config, &mirror.target);
+            *self.mirrors.entry(mirror.target.to_string()).or_insert(0) += 1;
+        }
+    }
+
+    fn remove(&mut self, config: &ValidConfig, rule: &ValidRule) {
+        for weighted in &rule.targets {
+            self.drop_use(&weighted.target.to_string());
+            self.drop_use(&rule.cluster(&weighted.target, &config.routing));
+        }
+        if let Some(mirror) = &rule.mirror {
+            let name = mirror.target.to_string();
+            self.drop_use(&name);
+            match self.mirrors.get(&name) {
+                Some(count) if *count > 1 => {
+                    let left = count - 1;
+                    self.mirrors.insert(name, left);
+                }
+                _ => {
+                    self.mirrors.remove(&name);
+                }
+            }
+        }
+    }
+
+    fn use_target(&mut self, config: &ValidConfig, target: &Target) {
+        let name = target.to_string();
+        if !self.is_first_use(&name) {
+            return;
+        }
+        let endpoints = discovered_endpoints(config, target);
+        let mut cluster = Resource::new(&name, &cluster(config, target));
+        cluster.has_endpoints = endpoints.is_some();
+        self.put(ResourceType::Cluster, cluster);
+        if let Some(endpoints) = endpoints {
+            self.put(ResourceType::Endpoints, Resource::new(&name, &endpoints));
+        }
+    }
+
+    /// Counts one more use of the cluster `name`.
+    fn is_first_use(&mut self, name: &str) -> bool {
+        if let Some(count) = self.uses.get_mut(name) {
+            *count += 1;
+            return false;
+        }
+        self.uses.insert(name.into(), 1);
+        true
+    }
+
+    fn drop_use(&mut self, name: &str) {
+        match self.uses.get_mut(name) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                self.uses.remove(name);
+                for kind in [ResourceType::Cluster, ResourceType::Endpoints] {
+                    self.resources[kind as usize].remove(name);
+                }
+            }
+        }
+    }
+
+    fn put_routes(&mut self, config: &ValidConfig) {
+        for routes in Port::ALL.map(|port| routes(config, port, &ToString::to_string)) {
+            self.put(ResourceType::Route, Resource::new(&routes.name, &routes));
+        }
+    }
+
+    fn put_filter(&mut self, code: &FilterCode, envoy: EnvoyVersion) {
+        let filter = filter_config(self.view.table(), code, envoy);
+        self.put(ResourceType::FilterConfig, Resource::new(FILTER, &filter));
+    }
+
+    fn put(&mut self, kind: ResourceType, resource: Resource) {
+        self.resources[kind as usize].insert(Arc::new(resource));
     }
 
     /// The hash of the content.
-    pub(super) fn version(&self) -> String {
-        let hashes = self.resources.iter().flat_map(ResourceSet::values);
-        version(hashes.map(|resource| resource.hash))
+    pub fn version(&self) -> String {
+        let hashes: Vec<u8> = self.resources.iter().flat_map(|set| set.hash().to_le_bytes()).collect();
+        version(XxHash64::oneshot(0, &hashes))
+    }
+
+    /// The rules, or parts of them, that this kind of data plane can't follow.
+    pub fn left_out(&self) -> &Arc<[LeftOut]> {
+        &self.left_out
     }
 
     /// The resources of `kind`.
@@ -151,35 +205,10 @@ impl Snapshot {
     }
 }
 
-impl Resource {
-    fn new<M: Message + Name>(name: String, message: &M) -> Self {
-        let body = any(message);
-        Self {
-            name,
-            hash: XxHash64::oneshot(0, &body.value),
-            body,
-            has_endpoints: false,
-        }
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.resources == other.resources
     }
-}
-
-fn set(resources: impl IntoIterator<Item = Resource>) -> ResourceSet {
-    resources
-        .into_iter()
-        .map(|resource| (resource.name.clone(), Arc::new(resource)))
-        .collect()
-}
-
-impl fmt::Debug for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} bytes {:016x}", self.name, self.body.value.len(), self.hash)
-    }
-}
-
-/// The version of content with these hashes, in this order.
-pub(crate) fn version(hashes: impl Iterator<Item = u64>) -> String {
-    let bytes: Vec<u8> = hashes.flat_map(u64::to_le_bytes).collect();
-    format!("{:016x}", XxHash64::oneshot(0, &bytes))
 }
 
 #[cfg(test)]
@@ -189,9 +218,138 @@ mod tests {
 
     use super::*;
 
+    fn view(config: &serde_json::Value) -> Arc<View> {
+        let config = Arc::new(decode(config, validate).unwrap());
+        Arc::new(View::new(&config, None))
+    }
+
+    fn code() -> FilterCode {
+        FilterCode::file("/filter.wasm".into())
+    }
+
     fn snapshot(config: serde_json::Value) -> Snapshot {
-        let config = decode(&config, validate).unwrap();
-        Snapshot::render(&config, &FilterCode::file("/filter.wasm".into()), EnvoyVersion::NEWEST)
+        Snapshot::render(&view(&config), &code(), EnvoyVersion::NEWEST)
+    }
+
+    /// `routing.rules` as they were, and changes of them, each with the rules that follow.
+    #[test]
+    fn what_is_made_from_another_is_what_is_rendered_anew() {
+        let rule = |key: &str, more: serde_json::Value| {
+            let mut rule = json!({"routeKey": key, "targetService": key});
+            rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            rule
+        };
+        let plain = |key| rule(key, json!({}));
+        let states = [
+            vec![plain("a"), plain("b"), plain("c")],
+            vec![plain("a"), plain("c")],
+            vec![plain("c"), plain("a")],
+            vec![],
+            vec![
+                rule("a", json!({"mirror": {"service": "copies"}})),
+                plain("b"),
+                plain("listed"),
+            ],
+            vec![
+                rule("a", json!({"mirror": {"service": "copies"}})),
+                rule("b", json!({"mirror": {"service": "copies"}})),
+                rule("b", json!({"targetService": "a"})),
+                rule("b", json!({"fallback": "none"})),
+            ],
+            vec![
+                rule("b", json!({"mirror": {"service": "copies"}})),
+                rule("x", json!({"targetService": "d"})),
+            ],
+            vec![
+                rule("b", json!({"mirror": {"service": "b"}})),
+                rule("x", json!({"targetService": "listed"})),
+            ],
+            vec![plain("listed"), plain("slow")],
+            vec![plain("b")],
+        ];
+        let config = |rules: &[serde_json::Value]| {
+            json!({"routing": {"defaultTarget": "d", "rules": rules}, "services": {
+                "listed": {"endpoints": ["127.0.0.1:1"]}, "slow": {"requestTimeout": "9s"}}})
+        };
+        let mut made = snapshot(config(&states[0]));
+        // Rules that are in both stay the same, as they do in the agent.
+        let mut known: Vec<Arc<ValidRule>> = Vec::new();
+        for rules in states.iter().chain(states.iter().rev()) {
+            let mut next = decode(&config(rules), validate).unwrap();
+            for rule in &mut next.routing.rules {
+                match known.iter().find(|known| *known == rule) {
+                    Some(known) => *rule = Arc::clone(known),
+                    None => known.push(Arc::clone(rule)),
+                }
+            }
+            let next = Arc::new(View::new(&Arc::new(next), None));
+            made = made.next(&next, &code(), EnvoyVersion::NEWEST);
+            let anew = Snapshot::render(&next, &code(), EnvoyVersion::NEWEST);
+            for kind in ResourceType::ALL {
+                let names = |snapshot: &Snapshot| snapshot.resources(kind).names().cloned().collect::<Vec<_>>();
+                assert_eq!(names(&made), names(&anew), "{kind} {rules:?}");
+                assert_eq!(made.resources(kind), anew.resources(kind), "{kind} {rules:?}");
+            }
+            assert_eq!((made.version(), &made.uses), (anew.version(), &anew.uses));
+        }
+    }
+
+    #[test]
+    fn of_a_small_change_most_is_shared() {
+        let config = |target: &str| {
+            let rules: Vec<_> = (0..100)
+                .map(|i| json!({"routeKey": format!("k{i}"), "targetService": if i == 50 { target.to_owned() } else { format!("t{i}") }}))
+                .collect();
+            json!({"routing": {"defaultTarget": "d", "rules": rules}})
+        };
+        let old = snapshot(config("one"));
+        let mut new = decode(&config("other"), validate).unwrap();
+        for (new, old) in new.routing.rules.iter_mut().zip(&old.view.config().routing.rules) {
+            if new == old {
+                *new = Arc::clone(old);
+            }
+        }
+        let new = old.next(
+            &Arc::new(View::new(&Arc::new(new), None)),
+            &code(),
+            EnvoyVersion::NEWEST,
+        );
+        let changes = |kind| old.resources(kind).changes(new.resources(kind)).count();
+        assert_eq!(ResourceType::ALL.map(changes), [4, 0, 0, 0, 0, 1]);
+        let shared = |name| {
+            let cluster =
+                |snapshot: &Snapshot| Arc::clone(snapshot.resources(ResourceType::Cluster).get(name).unwrap());
+            Arc::ptr_eq(&cluster(&old), &cluster(&new))
+        };
+        assert!(shared("t3:80") && shared("t99:80|baseline"));
+    }
+
+    #[test]
+    fn a_scope_gets_the_rules_for_its_hosts() {
+        let config = decode(
+            &json!({
+                "agent": {"scopes": [{"name": "edge", "match": {"cluster": "edge"}, "hosts": ["shop.example", "*.pre.example"]}]},
+                "routing": {"defaultTarget": "d", "rules": [
+                    {"routeKey": "k", "targetService": "any"},
+                    {"routeKey": "k", "targetService": "shop", "hosts": ["SHOP.example"]},
+                    {"routeKey": "k", "targetService": "pre", "hosts": ["a.pre.example", "z.example"]},
+                    {"routeKey": "k", "targetService": "wild", "hosts": ["*.example"]},
+                    {"routeKey": "k", "targetService": "other", "hosts": ["other.example2"]},
+                    {"routeKey": "k", "targetService": "deep", "hosts": ["a.b.pre.example"]},
+                ]},
+            }),
+            validate,
+        );
+        let config = Arc::new(config.unwrap());
+        let targets = |scope| {
+            let snapshot = Snapshot::render(&Arc::new(View::new(&config, scope)), &code(), EnvoyVersion::NEWEST);
+            let names = snapshot.resources(ResourceType::Cluster).names();
+            names
+                .filter_map(|name| name.strip_suffix(":80").map(str::to_owned))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(targets(Some(0)), ["any", "d", "pre", "shop", "wild"]);
+        assert_eq!(targets(None), ["any", "d", "deep", "other", "pre", "shop", "wild"]);
     }
 
     fn sample(target: &str) -> serde_json::Value {
@@ -236,7 +394,11 @@ mod tests {
                 "unused": {"endpoints": ["127.0.0.1:3"]},
             },
         }));
-        let names: Vec<_> = snapshot.resources(ResourceType::Cluster).keys().collect();
+        let names: Vec<&str> = snapshot
+            .resources(ResourceType::Cluster)
+            .names()
+            .map(|name| &**name)
+            .collect();
         assert_eq!(
             names,
             [
@@ -249,7 +411,11 @@ mod tests {
                 "mixed:80|baseline",
             ]
         );
-        let discovered: Vec<_> = snapshot.resources(ResourceType::Endpoints).keys().collect();
+        let discovered: Vec<&str> = snapshot
+            .resources(ResourceType::Endpoints)
+            .names()
+            .map(|name| &**name)
+            .collect();
         assert_eq!(discovered, ["d:80"]);
     }
 }

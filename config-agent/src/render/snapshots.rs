@@ -1,52 +1,185 @@
-//! A configuration for Envoys of every version.
+//! A configuration for every kind of data plane.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sidetrack_routing::ValidConfig;
+use tracing::info;
 
 use super::envoy::EnvoyVersion;
 use super::filter::FilterCode;
 use super::snapshot::Snapshot;
+use super::view::View;
 
-/// A configuration, and the snapshots of it: one for all Envoys of a version, rendered when the first of them asks.
-#[derive(Debug)]
+/// A snapshot that no proxy asked for in so many revisions isn't kept up to date any more.
+const KEPT: u64 = 256;
+
+/// What proxies differ in, as far as it matters for what they get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DataPlane {
+    /// What kind it is.
+    pub kind: DataPlaneKind,
+    /// Which of the `agent.scopes` it is in, if it is in one.
+    pub scope: Option<usize>,
+}
+
+/// What reads the resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DataPlaneKind {
+    /// An Envoy of this version.
+    Envoy(EnvoyVersion),
+    /// A gRPC client that routes by itself.
+    Grpc,
+}
+
+/// A configuration, and the snapshots of it: one for all proxies of a kind and scope, rendered when the first of them asks.
 pub struct Snapshots {
-    config: ValidConfig,
-    code: FilterCode,
-    snapshots: [OnceLock<Arc<Snapshot>>; EnvoyVersion::ALL.len()],
+    revision: u64,
     version: String,
+    config: Arc<ValidConfig>,
+    code: FilterCode,
+    rendered: Mutex<Rendered>,
+}
+
+#[derive(Default)]
+struct Rendered {
+    views: BTreeMap<Option<usize>, Arc<View>>,
+    /// Each with the revision at which it was asked for last.
+    snapshots: BTreeMap<DataPlane, (Arc<Snapshot>, u64)>,
+}
+
+impl DataPlane {
+    /// The newest Envoy, with all rules.
+    pub const NEWEST: Self = Self {
+        kind: DataPlaneKind::Envoy(EnvoyVersion::NEWEST),
+        scope: None,
+    };
 }
 
 impl Snapshots {
-    /// Those of `config`, for Envoys that find the filter's code at `code`.
+    /// The first: those of `config`, for Envoys that find the filter's code at `code`.
     pub fn new(config: ValidConfig, code: FilterCode) -> Self {
-        let newest = Snapshot::render(&config, &code, EnvoyVersion::NEWEST);
-        let version = newest.version();
-        let snapshots = Self {
+        Self::with(1, Arc::new(config), code, Rendered::default())
+    }
+
+    /// Those of `config`, which follow these. What didn't change is shared with these.
+    #[must_use]
+    pub fn next(&self, config: ValidConfig) -> Self {
+        let config = Arc::new(config);
+        let mut next = Rendered::default();
+        let revision = self.revision + 1;
+        // Whoever asks for these meanwhile needn't wait.
+        let old = self
+            .rendered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .snapshots
+            .clone();
+        // Scopes are told by their places.
+        if self.config.agent.scopes == config.agent.scopes {
+            for (plane, (snapshot, asked)) in &old {
+                if revision - asked <= KEPT || *plane == DataPlane::NEWEST {
+                    let view = next.view(&config, plane.scope);
+                    let snapshot = plane.next(snapshot, &view, &self.code);
+                    next.snapshots.insert(*plane, (Arc::new(snapshot), *asked));
+                }
+            }
+        }
+        Self::with(revision, config, self.code.clone(), next)
+    }
+
+    fn with(revision: u64, config: Arc<ValidConfig>, code: FilterCode, rendered: Rendered) -> Self {
+        let mut snapshots = Self {
+            revision,
+            version: String::new(),
             config,
             code,
-            snapshots: Default::default(),
-            version,
+            rendered: Mutex::new(rendered),
         };
-        let _ = snapshots.snapshots[EnvoyVersion::NEWEST as usize].set(Arc::new(newest));
+        snapshots.version = snapshots.of(DataPlane::NEWEST).version();
         snapshots
     }
 
-    /// The one for Envoys of this version.
-    pub fn of(&self, envoy: EnvoyVersion) -> Arc<Snapshot> {
-        let snapshot = &self.snapshots[envoy as usize];
-        Arc::clone(snapshot.get_or_init(|| Arc::new(Snapshot::render(&self.config, &self.code, envoy))))
+    /// The one for proxies like this.
+    pub fn of(&self, plane: DataPlane) -> Arc<Snapshot> {
+        let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((snapshot, asked)) = rendered.snapshots.get_mut(&plane) {
+            *asked = self.revision;
+            return Arc::clone(snapshot);
+        }
+        let view = rendered.view(&self.config, plane.scope);
+        let snapshot = Arc::new(plane.render(&view, &self.code));
+        rendered.snapshots.insert(plane, (Arc::clone(&snapshot), self.revision));
+        snapshot
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &ValidConfig {
-        &self.config
+    /// How many there were before these in this process, and these: whoever has these has what was asked for before them.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The hash of the content, as 16 hexadecimal digits: equal configurations have equal versions everywhere, and one
-    /// configuration has the same for Envoys of every version. It is that of the newest.
+    /// configuration has the same for proxies of every kind. It is that of the newest Envoy with all rules.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Arc<ValidConfig> {
+        &self.config
+    }
+}
+
+impl Rendered {
+    fn view(&mut self, config: &Arc<ValidConfig>, scope: Option<usize>) -> Arc<View> {
+        let view = self.views.entry(scope);
+        Arc::clone(view.or_insert_with(|| Arc::new(View::new(config, scope))))
+    }
+}
+
+impl DataPlane {
+    fn render(self, view: &Arc<View>, code: &FilterCode) -> Snapshot {
+        match self.kind {
+            DataPlaneKind::Envoy(version) => Snapshot::render(view, code, version),
+            DataPlaneKind::Grpc => log_left_out(Snapshot::render_for_grpc(view, now(), None), None),
+        }
+    }
+
+    fn next(self, old: &Snapshot, view: &Arc<View>, code: &FilterCode) -> Snapshot {
+        match self.kind {
+            DataPlaneKind::Envoy(version) => old.next(view, code, version),
+            DataPlaneKind::Grpc => log_left_out(Snapshot::render_for_grpc(view, now(), Some(old)), Some(old)),
+        }
+    }
+}
+
+/// Says what gRPC clients can't follow, if that is something else than in `old`.
+fn log_left_out(snapshot: Snapshot, old: Option<&Snapshot>) -> Snapshot {
+    let left_out = snapshot.left_out();
+    let before = old.map_or(&[][..], |old| old.left_out());
+    if **left_out != *before {
+        let first = left_out
+            .first()
+            .map(|first| format!("{}: {}", first.name, first.reason));
+        info!(
+            parts = left_out.len(),
+            first, "gRPC clients can't follow every rule, see /api/v1/proxies"
+        );
+    }
+    snapshot
+}
+
+/// In milliseconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Debug for Snapshots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "revision {} version {}", self.revision, self.version)
     }
 }
 
@@ -64,6 +197,13 @@ mod tests {
         Snapshots::new(config, FilterCode::file("/filter.wasm".into()))
     }
 
+    fn plane(version: EnvoyVersion) -> DataPlane {
+        DataPlane {
+            kind: DataPlaneKind::Envoy(version),
+            scope: None,
+        }
+    }
+
     #[test]
     fn equal_configurations_have_equal_versions() {
         assert_eq!(snapshots("a").version(), snapshots("a").version());
@@ -74,7 +214,10 @@ mod tests {
     fn envoys_of_one_version_share_a_snapshot() {
         let snapshots = snapshots("a");
         for envoy in EnvoyVersion::ALL {
-            assert!(Arc::ptr_eq(&snapshots.of(envoy), &snapshots.of(envoy)), "{envoy}");
+            assert!(
+                Arc::ptr_eq(&snapshots.of(plane(envoy)), &snapshots.of(plane(envoy))),
+                "{envoy}"
+            );
         }
     }
 
@@ -83,7 +226,7 @@ mod tests {
     fn versions_differ_in_few_resources() {
         let snapshots = snapshots("a");
         let differ = |older, newer| {
-            let (older, newer) = (snapshots.of(older), snapshots.of(newer));
+            let (older, newer) = (snapshots.of(plane(older)), snapshots.of(plane(newer)));
             let mut kinds = ResourceType::ALL.to_vec();
             kinds.retain(|kind| older.resources(*kind) != newer.resources(*kind));
             kinds

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use envoy_types::pb::google::protobuf::Any;
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, SerializeOptions, Value as Reflected};
-use saphyr::{Mapping, Scalar, Yaml, YamlEmitter};
+use saphyr::{LoadableYamlNode as _, Mapping, Scalar, Yaml, YamlEmitter};
 use serde_json::Value;
 
 /// `message` as YAML, with the field names of Envoy's documentation.
@@ -21,10 +21,24 @@ pub fn to_yaml<M: Message + Name>(message: &M) -> anyhow::Result<String> {
     name_empty_anys(&pool, &mut message)?;
     let options = SerializeOptions::new().use_proto_field_name(true);
     let value = message.serialize_with_options(serde_json::value::Serializer, &options)?;
+    emitted(&yaml(&value))
+}
+
+/// A JSON text as YAML, its fields in their order.
+///
+/// # Errors
+///
+/// It is no JSON.
+pub(crate) fn json_to_yaml(json: &str) -> anyhow::Result<String> {
+    let documents = Yaml::load_from_str(json).context("no JSON")?;
+    emitted(documents.first().context("no JSON: it is empty")?)
+}
+
+fn emitted(yaml: &Yaml<'_>) -> anyhow::Result<String> {
     let mut text = String::new();
     YamlEmitter::new(&mut text)
-        .dump(&yaml(&value))
-        .context("the configuration can't be written as YAML")?;
+        .dump(yaml)
+        .context("can't be written as YAML")?;
     let text = text.strip_prefix("---\n").unwrap_or(&text);
     Ok(format!("{text}\n"))
 }
@@ -93,9 +107,20 @@ mod tests {
     use std::path::Path;
 
     use crate::config;
-    use crate::render::{EnvoyVersion, FilterCode, static_bootstrap};
+    use crate::render::{EnvoyNode, EnvoyVersion, FilterCode, static_bootstrap};
 
     use super::*;
+
+    #[test]
+    fn json_keeps_its_meaning_and_order_as_yaml() {
+        let json = r#"[{"routeKey":"0x17","z":"yes","a":"null","m":"a: b #c","t":"- x","n":1.5,"b":true,"e":"","l":[],"o":{},
+            "c":"~","d":"2026-01-01","q":"'\"\\\n\t","u":"é☃","h":"*a","k":"&a","w":"1e3","s":" x ","p":"%a","x":"|"}]"#;
+        let text = super::json_to_yaml(json).unwrap();
+        let read = config::yaml::parse(&text).ok().unwrap().value;
+        assert_eq!(read, serde_json::from_str::<serde_json::Value>(json).unwrap(), "{text}");
+        let (key, last) = (text.find("routeKey").unwrap(), text.find("z:").unwrap());
+        assert!(key < last, "{text}");
+    }
 
     #[test]
     fn the_explained_bootstrap_is_what_the_command_prints() {
@@ -104,7 +129,13 @@ mod tests {
             .unwrap()
             .config;
         let code = FilterCode::file("/etc/sidetrack/sidetrack_filter.wasm".into());
-        let rendered = to_yaml(&static_bootstrap(&demo, "sidetrack", &code, EnvoyVersion::NEWEST)).unwrap();
+        let rendered = to_yaml(&static_bootstrap(
+            &demo,
+            &EnvoyNode::new("sidetrack"),
+            &code,
+            EnvoyVersion::NEWEST,
+        ))
+        .unwrap();
         let explained = std::fs::read_to_string(directory.join("bootstrap.yaml")).unwrap();
         let value = |text: &str| config::yaml::parse(text).ok().unwrap().value;
         let (rendered, explained) = (value(&rendered), value(&explained));

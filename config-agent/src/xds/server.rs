@@ -1,198 +1,200 @@
-//! The aggregated discovery service on a socket.
+//! The aggregated discovery service on a socket: HTTP/2, with a task for each connection and each stream.
 
-use std::pin::Pin;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::Stream as TokioStream;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request as GrpcRequest, Response, Status, Streaming};
-use tracing::{debug, info, warn};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tonic::{Code, Status};
+use tracing::{debug, warn};
 
-use super::node::Node;
-use super::proxies::{Entry, Nack, Proxies};
-use super::stream::{Push, Request, Standing, Stream};
-use crate::render::{EnvoyVersion, ResourceType, Snapshot, Snapshots};
+use super::connection::{Connection, Shared};
+use super::proxies::Proxies;
+use super::requests::Requests;
+use super::response::Responses;
+use super::state::Variant;
+use crate::metrics::Metrics;
+use crate::render::{ResourceType, Snapshots};
 
-/// A table of 100,000 rules has some 10 MB.
-const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
+/// How long a proxy may take to answer a push.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The aggregated discovery service, state of the world.
-#[derive(Debug)]
+/// How often a connection is asked whether it is there, and how long the answer may take: together as long as for a push.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Connections at a time. Each proxy has one.
+const MAX_CONNECTIONS: usize = 10_000;
+
+/// Streams of a connection at a time. A proxy has one.
+const MAX_STREAMS: u32 = 100;
+
+/// How many pushes may wait to be read: one of each type, and the end.
+const MAX_UNREAD: usize = 2 * ResourceType::ALL.len();
+
+/// How many bytes of a request may wait to be read.
+const WINDOW_BYTES: u32 = 256 << 10;
+
+/// How many bytes of a response may wait to be sent.
+const UNSENT_BYTES: usize = 64 << 10;
+
+/// After a failed `accept`, as when there are too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The aggregated discovery service, state of the world and delta.
+#[derive(Clone, Debug)]
 pub struct Ads {
-    snapshots: watch::Receiver<Arc<Snapshots>>,
-    proxies: Proxies,
+    shared: Shared,
+}
+
+/// A connection, as its streams see it.
+#[derive(Debug, Default)]
+struct Line {
+    /// How many streams are open.
+    streams: AtomicUsize,
+    /// Told when the other end takes nothing any more.
+    is_stuck: Notify,
 }
 
 impl Ads {
     /// A service that pushes what comes from `snapshots` and notes in `proxies` who has it.
-    pub fn new(snapshots: watch::Receiver<Arc<Snapshots>>, proxies: Proxies) -> AggregatedDiscoveryServiceServer<Self> {
-        AggregatedDiscoveryServiceServer::new(Self { snapshots, proxies }).max_encoding_message_size(MAX_RESPONSE_BYTES)
-    }
-}
-
-type Responses<T> = Pin<Box<dyn TokioStream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Ads {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        requests: GrpcRequest<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        // The protocol has one push under way, so a proxy that reads slowly fills nothing but its own place.
-        let (responses, receiver) = mpsc::channel(1);
-        let connection = Connection {
-            requests: requests.into_inner(),
-            responses,
-            snapshots: self.snapshots.clone(),
-            proxies: self.proxies.clone(),
-        };
-        tokio::spawn(connection.run());
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshots>>, proxies: Proxies, metrics: Metrics) -> Self {
+        Self {
+            shared: Shared {
+                snapshots,
+                proxies,
+                metrics,
+                patience: PATIENCE,
+            },
+        }
     }
 
-    async fn delta_aggregated_resources(
-        &self,
-        _: GrpcRequest<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented(
-            "only state-of-the-world xDS is served: set api_type to GRPC",
-        ))
-    }
-}
-
-/// One Envoy's stream.
-struct Connection {
-    requests: Streaming<DiscoveryRequest>,
-    responses: mpsc::Sender<Result<DiscoveryResponse, Status>>,
-    snapshots: watch::Receiver<Arc<Snapshots>>,
-    proxies: Proxies,
-}
-
-impl Connection {
-    async fn run(mut self) {
-        let Ok(Some(mut first)) = self.requests.message().await else {
-            return;
-        };
-        let node = Node::new(first.node.take());
-        let envoy = match node.envoy() {
-            Ok(envoy) => envoy,
-            Err(error) => {
-                let reason = error.to_string();
-                if self.proxies.refuse(&node.id, &reason) {
-                    warn!(node = node.id, reason, "Envoy refused");
-                }
-                let _ = self.responses.send(Err(Status::failed_precondition(reason))).await;
-                return;
-            }
-        };
-        let Node { id: node, release, .. } = node;
-        info!(node, release, "Envoy connected");
-        let entry = self.proxies.enter(node.clone(), release);
-        let reason = self.serve(first, &node, envoy, &entry).await;
-        info!(node, reason, "Envoy disconnected");
+    /// It, with another time than 30 s in which a proxy must answer.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.shared.patience = patience;
+        self
     }
 
-    /// The version of the configuration in force, and what it is for this Envoy.
-    fn newest(&mut self, envoy: EnvoyVersion) -> (String, Arc<Snapshot>) {
-        let snapshots = self.snapshots.borrow_and_update().clone();
-        (snapshots.version().to_owned(), snapshots.of(envoy))
-    }
-
-    async fn serve(&mut self, first: DiscoveryRequest, node: &str, envoy: EnvoyVersion, entry: &Entry) -> &'static str {
-        let mut stream = Stream::default();
-        let (mut version, snapshot) = self.newest(envoy);
-        let mut push = stream.snapshot(snapshot);
-        let mut request = Some(first);
+    /// Serves on `listener` until `shutdown`. Connections end with it.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let mut connections = JoinSet::new();
+        tokio::pin!(shutdown);
         loop {
-            if let Some(request) = request.take() {
-                push = answer(&mut stream, request, node, &version, entry);
-            }
-            note(&stream, node, &version, entry);
-            if let Some(push) = push.take() {
-                debug!(node, resources = %push.kind, version = push.version, "push");
-                if self.responses.send(Ok(response(push))).await.is_err() {
-                    return "it closed the stream";
-                }
-            }
             tokio::select! {
-                message = self.requests.message() => match message {
-                    Ok(Some(message)) => request = Some(message),
-                    Ok(None) => return "it closed the stream",
-                    Err(_) => return "the connection broke",
-                },
-                changed = self.snapshots.changed() => {
-                    if changed.is_err() {
-                        return "the agent stops";
+                () = &mut shutdown => return,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                    Ok((connection, peer)) => {
+                        connections.spawn(self.clone().connected(connection, peer));
                     }
-                    let (new, snapshot) = self.newest(envoy);
-                    version = new;
-                    push = stream.snapshot(snapshot);
-                }
+                    Err(error) => {
+                        warn!(%error, "a connection to the discovery service can't be accepted");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
             }
         }
     }
-}
 
-fn answer(stream: &mut Stream, request: DiscoveryRequest, node: &str, version: &str, entry: &Entry) -> Option<Push> {
-    let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
-        debug!(
-            node,
-            type_url = request.type_url,
-            "resources that this agent doesn't have"
-        );
-        return None;
-    };
-    let error = request.error_detail.map(|status| status.message);
-    if let Some(message) = &error {
-        warn!(node, resources = %kind, version, message, "Envoy refuses the configuration, the one before stays in force");
-        let nack = Nack {
-            version: version.to_owned(),
-            resources: kind.to_string(),
-            message: message.clone(),
-        };
-        entry.update(|proxy| proxy.nack = Some(nack));
+    async fn connected(self, connection: TcpStream, peer: SocketAddr) {
+        // A push that waits for the one before to be received is a slow push.
+        let _ = connection.set_nodelay(true);
+        let line = Arc::new(Line::default());
+        let patience = self.shared.patience;
+        let service = service_fn(|request| {
+            let response = self.respond(request, peer, &line);
+            async { Ok::<_, Infallible>(response) }
+        });
+        let serve = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEPALIVE_INTERVAL.min(patience))
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT.min(patience))
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_send_buf_size(UNSENT_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(4 * WINDOW_BYTES)
+            .serve_connection(TokioIo::new(connection), service);
+        tokio::select! {
+            result = serve => if let Err(error) = result {
+                debug!(%peer, %error, "a connection to the discovery service broke");
+            },
+            () = line.is_stuck.notified() => debug!(%peer, "a connection that takes nothing is cut"),
+            () = line.is_idle(patience) => debug!(%peer, "a connection without a stream is closed"),
+        }
     }
-    let request = Request {
-        version: request.version_info,
-        nonce: request.response_nonce,
-        names: request.resource_names,
-        error,
-    };
-    stream.request(kind, request)
-}
 
-fn note(stream: &Stream, node: &str, version: &str, entry: &Entry) {
-    if stream.standing() == Standing::InForce {
-        entry.update(|proxy| {
-            if proxy.in_force.as_deref() != Some(version) {
-                info!(node, version, "in force at Envoy");
-                proxy.in_force = Some(version.to_owned());
-                proxy.nack = None;
+    fn respond(&self, request: Request<Incoming>, peer: SocketAddr, line: &Arc<Line>) -> Response<Responses> {
+        let content_type = request.headers().get(CONTENT_TYPE);
+        let is_grpc = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        if request.method() != Method::POST || !is_grpc {
+            let mut response = Response::new(Responses::none());
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return response;
+        }
+        let variant = match request.uri().path() {
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources" => {
+                Variant::StateOfTheWorld
+            }
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources" => Variant::Delta,
+            path => {
+                let what = "this is the aggregated discovery service, of version 3";
+                let status = Status::new(Code::Unimplemented, format!("{path} isn't served: {what}"));
+                return status.into_http();
+            }
+        };
+        let (outbox, responses) = Responses::new(MAX_UNREAD);
+        let requests = Requests::new(variant, request.into_body());
+        let connection = Connection {
+            variant,
+            peer,
+            requests,
+            outbox,
+            shared: self.shared.clone(),
+        };
+        let line = Arc::clone(line);
+        line.streams.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            let is_stuck = connection.run().await;
+            line.streams.fetch_sub(1, Ordering::Relaxed);
+            if is_stuck {
+                line.is_stuck.notify_one();
             }
         });
+        let mut response = Response::new(responses);
+        let grpc = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(CONTENT_TYPE, grpc);
+        response
     }
 }
 
-fn response(push: Push) -> DiscoveryResponse {
-    DiscoveryResponse {
-        version_info: push.version,
-        type_url: push.kind.type_url(),
-        nonce: push.nonce,
-        resources: push.resources.iter().map(|resource| resource.body.clone()).collect(),
-        ..Default::default()
+impl Line {
+    /// Returns when there was no stream twice, so much time apart.
+    async fn is_idle(&self, time: Duration) {
+        let mut was_idle = false;
+        loop {
+            sleep(time).await;
+            let is_idle = self.streams.load(Ordering::Relaxed) == 0;
+            if is_idle && was_idle {
+                return;
+            }
+            was_idle = is_idle;
+        }
     }
 }
 
 #[cfg(test)]
 #[path = "server_tests.rs"]
-mod tests;
+pub(super) mod tests;

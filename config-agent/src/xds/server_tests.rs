@@ -5,41 +5,69 @@ use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Node, TypedExtensio
 use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
 use envoy_types::pb::envoy::extensions::wasm::v3::plugin_config::Vm;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use prost::Message as _;
 use serde_json::json;
-use sidetrack_routing::{decode, validate};
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Channel, Server};
-use tonic::{Code, Streaming};
+use sidetrack_routing::{ValidConfig, decode, validate};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
 
 use super::*;
 use crate::render::FilterCode;
 
-struct Service {
-    client: AggregatedDiscoveryServiceClient<Channel>,
-    proxies: Proxies,
-    _snapshots: watch::Sender<Arc<Snapshots>>,
+pub(in crate::xds) struct Service {
+    pub(in crate::xds) client: AggregatedDiscoveryServiceClient<Channel>,
+    pub(in crate::xds) address: SocketAddr,
+    pub(in crate::xds) proxies: Proxies,
+    snapshots: watch::Sender<Arc<Snapshots>>,
+}
+
+/// A configuration with so many rules.
+fn config(rules: usize) -> ValidConfig {
+    let rules: Vec<_> = (0..rules)
+        .map(|i| json!({"routeKey": format!("k{i}"), "targetService": format!("t{i}")}))
+        .collect();
+    let config = json!({"routing": {"defaultTarget": "d", "rules": rules}});
+    decode(&config, validate).unwrap()
 }
 
 impl Service {
     async fn start() -> Self {
-        let config = json!({"routing": {"defaultTarget": "d", "rules": [{"routeKey": "k", "targetService": "t"}]}});
-        let config = decode(&config, validate).unwrap();
-        let snapshots = Snapshots::new(config, FilterCode::file("/filter.wasm".into()));
-        let (_snapshots, receiver) = watch::channel(Arc::new(snapshots));
+        Self::start_with(1, PATIENCE).await
+    }
+
+    /// One with so many rules that waits so long for an answer.
+    pub(in crate::xds) async fn start_with(rules: usize, patience: Duration) -> Self {
+        let snapshots = Snapshots::new(config(rules), FilterCode::file("/filter.wasm".into()));
+        let (snapshots, receiver) = watch::channel(Arc::new(snapshots));
         let proxies = Proxies::default();
-        let ads = Ads::new(receiver, proxies.clone());
+        let ads = Ads::new(receiver, proxies.clone(), Metrics::default()).with_patience(patience);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let server = Server::builder().add_service(ads);
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(ads.serve(listener, std::future::pending()));
         Self {
-            client: AggregatedDiscoveryServiceClient::connect(address).await.unwrap(),
+            client: Self::client(address).await,
+            address,
             proxies,
-            _snapshots,
+            snapshots,
         }
+    }
+
+    /// A client with a connection of its own.
+    pub(in crate::xds) async fn client(address: SocketAddr) -> AggregatedDiscoveryServiceClient<Channel> {
+        let client = AggregatedDiscoveryServiceClient::connect(format!("http://{address}"));
+        client.await.unwrap().max_decoding_message_size(usize::MAX)
+    }
+
+    /// Brings a configuration with so many rules into force; says which revision it is.
+    pub(in crate::xds) fn change(&self, rules: usize) -> u64 {
+        let next = self.snapshots.borrow().next(config(rules));
+        let revision = next.revision();
+        self.snapshots.send_replace(Arc::new(next));
+        revision
     }
 
     /// The stream of an Envoy `1.minor.0` that asks for all clusters and the filter.
@@ -89,12 +117,12 @@ async fn an_envoy_that_is_too_old_is_refused_and_listed_until_it_is_replaced() {
     assert_eq!((refusal.code(), refusal.message()), (Code::FailedPrecondition, reason));
     let refused = [("envoy".to_owned(), reason.to_owned())].into();
     assert_eq!(service.proxies.refused(), refused);
-    assert!(service.proxies.list().is_empty());
+    assert!(service.proxies.list(1).is_empty());
 
     let (_requests, mut responses) = service.connect(37).await;
     assert!(responses.message().await.unwrap().is_some());
     assert!(service.proxies.refused().is_empty());
-    assert_eq!(service.proxies.list()[0].release.as_deref(), Some("1.37.0"));
+    assert_eq!(service.proxies.list(1)[0].release.as_deref(), Some("1.37.0"));
 }
 
 #[tokio::test]

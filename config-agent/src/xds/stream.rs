@@ -1,15 +1,19 @@
-//! The protocol state of one aggregated stream, state of the world, without the stream.
+//! The protocol state of one aggregated stream, state of the world or delta, without the stream.
 //!
-//! Requests and snapshots go in, at most one push comes out of each. The rules, from the xDS protocol and from how Envoy
-//! was seen to behave:
+//! Requests and snapshots go in; then [`Stream::next`] says what is to be sent, until that is nothing. The rules, from the
+//! xDS protocol and from how Envoy was seen to behave:
 //!
 //! - Types are pushed in the order of [`ResourceType::ALL`], each once the ones before it are ACKed. So clusters and
 //!   their endpoints are there before the table that names them. Only endpoints may overtake the ACK of clusters: Envoy
 //!   asks for the endpoints of a new cluster first, and ACKs clusters when it has them.
-//! - What a new snapshot no longer has stays in the pushes until everything that could name it is ACKed in its new
-//!   form. Then it goes, in one more push.
-//! - Of a type one push is under way at a time. Snapshots that come meanwhile wait, and only the newest counts.
-//! - After a NACK nothing is pushed until the content of that type changes.
+//! - What a new snapshot no longer has stays until everything that could name it is ACKed in its new form. Then it goes, in
+//!   one more push. The same is true of what a proxy brings with it that nobody here knows. A cluster that a proxy asks for
+//!   by name stays until it asks no more.
+//! - Of a type one push is under way at a time. Snapshots that come while one is on its way to the proxy wait until it is in
+//!   force there, or refused, or until the proxy must ask first; then only the newest counts. So changes that never end don't
+//!   keep a proxy from ever having one whole.
+//! - After a NACK nothing is pushed until the content of that type changes; then everything of the refused push is sent
+//!   again. A proxy that asks meanwhile gets what it asks for, unless that could name refused clusters.
 //! - Equal content is no push: versions are hashes of content. A proxy that comes back and names a version it has is
 //!   believed.
 //! - A cluster that changed waits for its endpoints, even if they are the same. So endpoints follow such clusters.
@@ -17,60 +21,39 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::render::{Resource, ResourceSet, ResourceType, Snapshot, version};
+use super::request::{Ask, MAX_NAMES};
+use super::response::Push;
+use super::state::{Answer, Due, TypeState, Variant};
+use super::subscription::{Changes, Subscription};
+use crate::render::{ResourceSet, ResourceType};
 
-/// What a proxy says about one type.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Request {
-    /// The version it has, empty if none.
-    pub(super) version: String,
-    /// The push it answers, empty if none.
-    pub(super) nonce: String,
-    /// The names it wants; none at all means every name there is.
-    pub(super) names: Vec<String>,
-    /// Why it refuses the push it answers.
-    pub(super) error: Option<String>,
-}
-
-/// What to send.
+/// A configuration, as it is for this proxy.
 #[derive(Clone, Debug)]
-pub(super) struct Push {
-    pub(super) kind: ResourceType,
-    pub(super) version: String,
-    pub(super) nonce: String,
-    pub(super) resources: Vec<Arc<Resource>>,
+pub(super) struct Offer {
+    /// Its number: a later one is greater.
+    pub(super) revision: u64,
+    /// Its version.
+    pub(super) version: Arc<str>,
+    /// The resources of each type.
+    pub(super) resources: [ResourceSet; ResourceType::ALL.len()],
 }
 
 /// What one proxy has, wants and was sent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stream {
-    snapshot: Option<Arc<Snapshot>>,
-    /// What the proxy may still use although the snapshot has it no more.
-    held: [ResourceSet; ResourceType::ALL.len()],
-    types: [Type; ResourceType::ALL.len()],
+    types: [TypeState; ResourceType::ALL.len()],
+    /// Clusters that the proxy has or was sent, and whose endpoints it hasn't asked for yet; whether it was sent them.
+    awaited: BTreeMap<Arc<str>, bool>,
+    /// What the proxy is brought to.
+    offer: Option<Offer>,
+    /// What comes after it.
+    next_offer: Option<Offer>,
+    /// What it has as a whole.
+    in_force: Option<Offer>,
     pushes: u64,
 }
 
-#[derive(Debug, Default)]
-struct Type {
-    /// `None` until the proxy asks for this type.
-    subscription: Option<Subscription>,
-    /// The version of the push that isn't answered yet.
-    under_way: Option<String>,
-    /// The nonce of the last push, and what was in it.
-    nonce: String,
-    sent: Vec<Arc<Resource>>,
-    accepted: Option<String>,
-    refused: Option<String>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Subscription {
-    All,
-    Names(BTreeSet<String>),
-}
-
-/// How a proxy stands to the snapshot.
+/// How a proxy stands to the newest snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// It has accepted all of it.
@@ -81,206 +64,251 @@ pub(super) enum Standing {
     Refused,
 }
 
+/// How far a proxy is with what it is brought to.
+enum Progress {
+    /// This is due.
+    Push(ResourceType, Due),
+    /// An answer or a request must come first, or another snapshot.
+    Waits,
+    /// It has all that it asked for.
+    HasAll,
+}
+
+/// There are too many names in a stream's subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooManyNames;
+
 impl Stream {
-    /// The proxy asks, accepts or refuses.
-    pub(super) fn request(&mut self, kind: ResourceType, request: Request) -> Option<Push> {
-        let state = &mut self.types[kind as usize];
-        if request.nonce.is_empty() {
-            // The first request of this type on this stream. It may know a version from an earlier stream.
-            state.accepted = Some(request.version).filter(|version| !version.is_empty());
-        } else if request.nonce != state.nonce {
-            // It answers a push that another has followed; its answer to that one is on the way.
-            return None;
-        } else if let Some(version) = state.under_way.take() {
-            match request.error {
-                Some(_) => state.refused = Some(version),
-                None => {
-                    state.accepted = Some(version);
-                    state.refused = None;
-                }
-            }
+    pub(super) fn new(variant: Variant) -> Self {
+        Self {
+            types: ResourceType::ALL.map(|kind| TypeState::new(kind, variant)),
+            awaited: BTreeMap::new(),
+            offer: None,
+            next_offer: None,
+            in_force: None,
+            pushes: 0,
         }
+    }
+
+    /// The proxy accepts, refuses, asks.
+    pub(super) fn request(
+        &mut self,
+        kind: ResourceType,
+        nonce: &str,
+        is_refusal: bool,
+        ask: Ask,
+    ) -> Result<Answer, TooManyNames> {
         let state = &mut self.types[kind as usize];
-        state.subscribe(kind, request.names);
-        self.next()
+        let is_first = !state.is_subscribed();
+        let mut clusters = Vec::new();
+        if is_refusal && kind == ResourceType::Cluster {
+            clusters.extend(state.names_under_way().into_iter().chain(self.awaited.keys().cloned()));
+        }
+        let answer = state.answer(nonce, is_refusal);
+        let changes = state.ask(nonce, ask);
+        self.await_endpoints(clusters, false);
+        self.note(kind, is_first, changes);
+        let subscriptions = self.types.iter().filter_map(TypeState::subscription);
+        match subscriptions.map(Subscription::len).sum::<usize>() > MAX_NAMES {
+            true => Err(TooManyNames),
+            false => Ok(answer),
+        }
+    }
+
+    fn note(&mut self, kind: ResourceType, is_first: bool, changes: Changes) {
+        match kind {
+            ResourceType::Cluster if is_first => {
+                // It may have brought clusters with it.
+                let state = self.state(kind);
+                let brought = state.sent().iter().filter(|cluster| cluster.has_endpoints);
+                let brought: Vec<_> = brought.map(|cluster| Arc::clone(&cluster.name)).collect();
+                self.await_endpoints(brought, false);
+            }
+            ResourceType::Cluster => self.await_endpoints(changes.dropped, false),
+            ResourceType::Endpoints => {
+                for name in changes.asked {
+                    // One that was sent waits for its endpoints, even if the proxy has had them.
+                    if self.awaited.remove(&name) == Some(true) {
+                        self.types[kind as usize].tell(&name);
+                    }
+                }
+                self.await_endpoints(changes.dropped, false);
+            }
+            _ => {}
+        }
     }
 
     /// There is a new snapshot.
-    pub(super) fn snapshot(&mut self, snapshot: Arc<Snapshot>) -> Option<Push> {
-        for kind in ResourceType::ALL {
-            // What the proxy refused it doesn't use.
-            if let Some(old) = self.snapshot.as_ref().filter(|_| !self.is_refused(kind)) {
-                let old = old
-                    .resources(kind)
-                    .iter()
-                    .map(|(name, resource)| (name.clone(), Arc::clone(resource)));
-                self.held[kind as usize].extend(old);
+    pub(super) fn offer(&mut self, offer: Offer) {
+        self.next_offer = Some(offer);
+        if self.offer.is_none() {
+            self.begin(false);
+        }
+    }
+
+    /// What is to be sent now, if anything. To be asked until it is nothing.
+    pub(super) fn next(&mut self) -> Option<Push> {
+        loop {
+            let progress = self.progress();
+            if let Progress::Push(kind, due) = progress {
+                return Some(self.push(kind, due));
+            }
+            let has_all = matches!(progress, Progress::HasAll);
+            if has_all && self.has_asked_for_all() {
+                self.in_force.clone_from(&self.offer);
+            }
+            let is_in_force = self.is_in_force();
+            if self.next_offer.is_some() && (is_in_force || !self.types.iter().any(TypeState::is_under_way)) {
+                self.begin(is_in_force);
+            } else if !(is_in_force && has_all && self.release()) {
+                return None;
             }
         }
-        self.snapshot = Some(snapshot);
-        self.next()
     }
 
     /// How the proxy stands to the newest snapshot.
     pub(super) fn standing(&self) -> Standing {
-        if ResourceType::ALL.into_iter().any(|kind| self.is_refused(kind)) {
+        if self.types.iter().any(TypeState::is_refused) {
             Standing::Refused
-        } else if self.has_all() && self.types.iter().any(|state| state.accepted.is_some()) {
+        } else if self.next_offer.is_none() && self.is_in_force() {
             Standing::InForce
         } else {
             Standing::Pending
         }
     }
 
-    fn next(&mut self) -> Option<Push> {
-        self.snapshot.as_ref()?;
-        if let Some(push) = self.next_of_held_and_new() {
-            return Some(push);
-        }
-        if self.held.iter().all(ResourceSet::is_empty) || !self.has_all() {
-            return None;
-        }
-        // Nothing names what was held any more.
-        self.held = Default::default();
-        self.next_of_held_and_new()
+    /// What the proxy is being brought to.
+    pub(super) fn offered(&self) -> Option<&Offer> {
+        self.offer.as_ref()
     }
 
-    fn next_of_held_and_new(&mut self) -> Option<Push> {
+    /// The last one that the proxy had as a whole.
+    pub(super) fn in_force(&self) -> Option<&Offer> {
+        self.in_force.as_ref()
+    }
+
+    fn is_in_force(&self) -> bool {
+        let revision = |offer: &Option<Offer>| offer.as_ref().map(|offer| offer.revision);
+        self.offer.is_some() && revision(&self.in_force) == revision(&self.offer)
+    }
+
+    fn state(&self, kind: ResourceType) -> &TypeState {
+        &self.types[kind as usize]
+    }
+
+    fn progress(&mut self) -> Progress {
+        if self.offer.is_none() {
+            return Progress::Waits;
+        }
+        let mut may_only_ask = false;
         for kind in ResourceType::ALL {
-            if kind == ResourceType::FilterConfig && self.types[ResourceType::Cluster as usize].subscription.is_none() {
-                return None;
+            // A proxy that doesn't take clusters from here couldn't follow the table.
+            let has_clusters = self.state(ResourceType::Cluster).is_subscribed();
+            if kind == ResourceType::FilterConfig && self.state(kind).is_subscribed() && !has_clusters {
+                return Progress::Waits;
             }
-            let state = &self.types[kind as usize];
-            if let Some((version, resources)) = self.content(kind).filter(|_| state.under_way.is_none()) {
-                if state.refused.as_ref() == Some(&version) {
-                    return None;
-                }
-                if state.accepted.as_ref() != Some(&version) {
-                    return Some(self.push(kind, version, resources));
-                }
+            if let Some(due) = self.types[kind as usize].due(may_only_ask) {
+                return Progress::Push(kind, due);
             }
-            // Endpoints may overtake clusters, which aren't ACKed without them. All else waits for what comes before it.
-            if kind != ResourceType::Cluster && (!self.clusters_are_there() || state.under_way.is_some()) {
-                return None;
+            let (is_under_way, is_refused) = (self.state(kind).is_under_way(), self.state(kind).is_refused());
+            match kind {
+                // Endpoints may overtake clusters, which aren't ACKed without them. All else waits for what comes before it.
+                ResourceType::Cluster => {}
+                ResourceType::Endpoints => {
+                    let clusters = self.state(ResourceType::Cluster);
+                    let are_there = !clusters.is_under_way() && !clusters.is_refused() && self.awaited.is_empty();
+                    if !are_there || is_under_way || is_refused {
+                        return Progress::Waits;
+                    }
+                }
+                _ if is_under_way => return Progress::Waits,
+                _ => may_only_ask |= is_refused,
             }
         }
-        None
+        match may_only_ask {
+            true => Progress::Waits,
+            false => Progress::HasAll,
+        }
     }
 
-    fn push(&mut self, kind: ResourceType, version: String, resources: Vec<Arc<Resource>>) -> Push {
-        if kind == ResourceType::Cluster && self.changes_a_cluster_with_endpoints(&resources) {
-            self.types[ResourceType::Endpoints as usize].accepted = None;
-        }
+    fn push(&mut self, kind: ResourceType, due: Due) -> Push {
         self.pushes += 1;
-        let nonce = self.pushes.to_string();
-        let state = &mut self.types[kind as usize];
-        state.nonce.clone_from(&nonce);
-        state.under_way = Some(version.clone());
-        state.sent.clone_from(&resources);
-        Push {
-            kind,
-            version,
-            nonce,
-            resources,
+        let push = self.types[kind as usize].push(due, self.pushes.to_string());
+        if kind == ResourceType::Cluster {
+            let names: Vec<_> = self.state(kind).names_under_way().into_iter().collect();
+            for name in &names {
+                let cluster = self.state(kind).target().get(name);
+                let has_endpoints = cluster.is_some_and(|cluster| cluster.has_endpoints);
+                let endpoints = &mut self.types[ResourceType::Endpoints as usize];
+                if has_endpoints && endpoints.wants(name) {
+                    endpoints.tell(name);
+                }
+            }
+            self.await_endpoints(names, true);
+        }
+        push
+    }
+
+    /// Looks again whether the proxy must ask for the endpoints of these clusters.
+    fn await_endpoints(&mut self, names: Vec<Arc<str>>, are_sent: bool) {
+        for name in names {
+            let (clusters, endpoints) = (self.state(ResourceType::Cluster), self.state(ResourceType::Endpoints));
+            let cluster = clusters.sent().get(&name).filter(|_| clusters.wants(&name));
+            if cluster.is_some_and(|cluster| cluster.has_endpoints) && !endpoints.wants(&name) {
+                *self.awaited.entry(name).or_default() |= are_sent;
+            } else {
+                self.awaited.remove(&name);
+            }
         }
     }
 
-    fn changes_a_cluster_with_endpoints(&self, clusters: &[Arc<Resource>]) -> bool {
-        let sent = &self.types[ResourceType::Cluster as usize].sent;
-        let sent: BTreeMap<&str, u64> = sent
-            .iter()
-            .map(|cluster| (cluster.name.as_str(), cluster.hash))
-            .collect();
-        let changed = |cluster: &Arc<Resource>| {
-            sent.get(cluster.name.as_str())
-                .is_some_and(|hash| *hash != cluster.hash)
+    /// Goes on to the next snapshot; nothing names what was held any more, if the one before `is_in_force`.
+    fn begin(&mut self, is_in_force: bool) {
+        self.offer = self.next_offer.take();
+        let Some(Offer { resources, .. }) = self.offer.clone() else {
+            return;
         };
-        clusters.iter().any(|cluster| cluster.has_endpoints && changed(cluster))
+        for (kind, resources) in ResourceType::ALL.into_iter().zip(resources) {
+            let released = match is_in_force {
+                true => self.state(kind).releasable(),
+                false => BTreeSet::new(),
+            };
+            // A cluster that is held may still need its endpoints.
+            let clusters: Vec<_> = match kind {
+                ResourceType::Endpoints => self.state(ResourceType::Cluster).held().iter().cloned().collect(),
+                _ => Vec::new(),
+            };
+            self.types[kind as usize].want(resources, &released, &clusters);
+        }
     }
 
-    /// Whether the proxy has accepted the snapshot, and what is held.
-    fn has_all(&self) -> bool {
-        let has = |kind| {
-            self.content(kind)
-                .is_none_or(|(version, _)| self.types[kind as usize].accepted == Some(version))
-        };
-        self.clusters_are_there() && self.secrets_are_asked_for() && ResourceType::ALL.into_iter().all(has)
-    }
-
-    /// A proxy that has got a listener with TLS asks for the certificate then. One with listeners of its own doesn't.
-    fn secrets_are_asked_for(&self) -> bool {
-        let has_listeners = self.types[ResourceType::Listener as usize].subscription.is_some();
-        let secrets = self
-            .snapshot
-            .iter()
-            .flat_map(|snapshot| snapshot.resources(ResourceType::Secret).keys());
-        let subscription = self.types[ResourceType::Secret as usize].subscription.as_ref();
-        let is_asked_for = |name: &String| subscription.is_some_and(|subscription| subscription.has(name));
-        !has_listeners || { secrets }.all(is_asked_for)
-    }
-
-    /// Whether no clusters are under way and the proxy has asked for the endpoints of all it has.
-    fn clusters_are_there(&self) -> bool {
-        let endpoints = self.types[ResourceType::Endpoints as usize].subscription.as_ref();
-        let clusters = self.selected(ResourceType::Cluster).unwrap_or_default();
-        let mut wanted = clusters.iter().filter(|(_, cluster)| cluster.has_endpoints);
-        self.types[ResourceType::Cluster as usize].under_way.is_none()
-            && wanted.all(|(name, _)| endpoints.is_some_and(|subscription| subscription.has(name)))
-    }
-
-    /// Whether the proxy has refused what it is to have of this type.
-    fn is_refused(&self, kind: ResourceType) -> bool {
-        let refused = &self.types[kind as usize].refused;
-        refused.is_some() && *refused == self.content(kind).map(|(version, _)| version)
-    }
-
-    /// What the proxy is to have of this type, and its version; `None` if it doesn't ask for any.
-    fn content(&self, kind: ResourceType) -> Option<(String, Vec<Arc<Resource>>)> {
-        let resources: Vec<_> = self
-            .selected(kind)?
+    /// Gives up what is held: clusters before their endpoints, which Envoy drops by itself then. Whether there was anything.
+    fn release(&mut self) -> bool {
+        let mut was_held = false;
+        for kind in ResourceType::ALL
             .into_iter()
-            .map(|(_, resource)| Arc::clone(resource))
-            .collect();
-        Some((version(resources.iter().map(|resource| resource.hash)), resources))
-    }
-
-    /// The snapshot's resources of this type and those held, of the names the proxy asks for, in order.
-    fn selected(&self, kind: ResourceType) -> Option<Vec<(&String, &Arc<Resource>)>> {
-        let subscription = self.types[kind as usize].subscription.as_ref()?;
-        let new = self.snapshot.as_ref()?.resources(kind);
-        let held = self.held[kind as usize]
-            .iter()
-            .filter(|(name, _)| !new.contains_key(*name));
-        let mut selected: Vec<_> = new
-            .iter()
-            .chain(held)
-            .filter(|(name, _)| subscription.has(name))
-            .collect();
-        selected.sort_unstable_by_key(|(name, _)| *name);
-        Some(selected)
-    }
-}
-
-impl Type {
-    /// Only clusters and listeners are ever asked for without names (xDS protocol, "How the client specifies what
-    /// resources to return"), and only by a proxy that hasn't named any before.
-    fn subscribe(&mut self, kind: ResourceType, names: Vec<String>) {
-        let wildcard = matches!(kind, ResourceType::Cluster | ResourceType::Listener);
-        let named_before = matches!(self.subscription, Some(Subscription::Names(_)));
-        let all = names.is_empty() && !named_before || names.iter().any(|name| name == "*");
-        self.subscription = Some(match wildcard && all {
-            true => Subscription::All,
-            false => Subscription::Names(names.into_iter().collect()),
-        });
-    }
-}
-
-impl Subscription {
-    fn has(&self, name: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Names(names) => names.contains(name),
+            .filter(|kind| *kind != ResourceType::Endpoints)
+        {
+            was_held |= self.types[kind as usize].release();
         }
+        was_held || self.types[ResourceType::Endpoints as usize].release()
+    }
+
+    /// Whether the proxy has asked for all that it needs to serve the snapshot. It asks for some only when it has got others.
+    fn has_asked_for_all(&self) -> bool {
+        let asks_for = |kind| {
+            let state = self.state(kind);
+            ResourceSet::names(state.wanted()).all(|name| state.wants(name))
+        };
+        let filter = self.state(ResourceType::FilterConfig);
+        let listeners = self.state(ResourceType::Listener).subscription();
+        // One with listeners of its own has routes and certificates of its own, too.
+        let has_ours = listeners.is_some_and(Subscription::is_all);
+        let needed = [ResourceType::Secret, ResourceType::Route];
+        let has_subscribed = self.types.iter().any(TypeState::is_subscribed);
+        has_subscribed
+            && (filter.wanted().is_empty() || filter.is_subscribed())
+            && (!has_ours || needed.into_iter().all(asks_for))
     }
 }
 

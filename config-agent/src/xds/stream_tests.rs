@@ -6,7 +6,7 @@ use serde_json::json;
 use sidetrack_routing::{decode, validate};
 
 use super::*;
-use crate::render::{EnvoyVersion, FilterCode};
+use crate::render::{DataPlane, DataPlaneKind, FilterCode, Snapshot, Snapshots};
 
 /// Renders a configuration whose rules' targets are `targets`; those that begin with an `e` list endpoints.
 fn snapshot(targets: &[&str]) -> Arc<Snapshot> {
@@ -14,6 +14,10 @@ fn snapshot(targets: &[&str]) -> Arc<Snapshot> {
 }
 
 fn config(targets: &[&str], change: impl FnOnce(&mut serde_json::Value)) -> Arc<Snapshot> {
+    snapshots(targets, change).of(DataPlane::NEWEST)
+}
+
+fn snapshots(targets: &[&str], change: impl FnOnce(&mut serde_json::Value)) -> Snapshots {
     let rules: Vec<_> = targets
         .iter()
         .map(|target| json!({"routeKey": "k", "targetService": target, "fallback": "none"}))
@@ -30,13 +34,13 @@ fn config(targets: &[&str], change: impl FnOnce(&mut serde_json::Value)) -> Arc<
     change(&mut config);
     let config = decode(&config, validate).unwrap();
     let code = FilterCode::file("/filter.wasm".into());
-    Arc::new(Snapshot::render(&config, &code, EnvoyVersion::NEWEST))
+    Snapshots::new(config, code)
 }
 
-/// An Envoy and the agent's side of its stream.
-#[derive(Default)]
+/// An Envoy and the agent's side of its stream, in the state of the world.
 struct Envoy {
     stream: Stream,
+    offers: u64,
     versions: BTreeMap<ResourceType, String>,
     nonces: BTreeMap<ResourceType, String>,
     names: BTreeMap<ResourceType, Vec<String>>,
@@ -44,6 +48,20 @@ struct Envoy {
     waiting: BTreeMap<ResourceType, Push>,
     /// Clusters that are accepted once their endpoints are there.
     warming: Option<Push>,
+}
+
+impl Default for Envoy {
+    fn default() -> Self {
+        Self {
+            stream: Stream::new(Variant::StateOfTheWorld),
+            offers: 0,
+            versions: BTreeMap::new(),
+            nonces: BTreeMap::new(),
+            names: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            warming: None,
+        }
+    }
 }
 
 impl Envoy {
@@ -57,8 +75,13 @@ impl Envoy {
     }
 
     fn offer(&mut self, snapshot: &Arc<Snapshot>) {
-        let push = self.stream.snapshot(Arc::clone(snapshot));
-        self.receive(push);
+        self.offers += 1;
+        self.stream.offer(Offer {
+            revision: self.offers,
+            version: "v".into(),
+            resources: ResourceType::ALL.map(|kind| snapshot.resources(kind).clone()),
+        });
+        self.receive();
     }
 
     fn ask(&mut self, kind: ResourceType, names: &[&str]) {
@@ -68,29 +91,34 @@ impl Envoy {
     }
 
     fn send(&mut self, kind: ResourceType, nonce: Option<String>, error: Option<&str>) {
-        let request = Request {
+        let ask = Ask::World {
             version: self.versions.get(&kind).cloned().unwrap_or_default(),
-            nonce: nonce.unwrap_or_default(),
             names: self.names.get(&kind).cloned().unwrap_or_default(),
-            error: error.map(str::to_owned),
         };
-        let push = self.stream.request(kind, request);
-        self.receive(push);
+        let nonce = nonce.unwrap_or_default();
+        self.stream.request(kind, &nonce, error.is_some(), ask).unwrap();
+        self.receive();
     }
 
-    fn receive(&mut self, push: Option<Push>) {
-        let Some(push) = push else { return };
-        let other = self.waiting.insert(push.kind, push);
-        assert!(other.is_none(), "two pushes of a type under way: {other:?}");
+    fn receive(&mut self) {
+        while let Some(push) = self.stream.next() {
+            let other = self.waiting.insert(push.kind, push);
+            assert!(other.is_none(), "two pushes of a type under way: {other:?}");
+        }
     }
 
-    /// Accepts what came, endpoints first.
-    fn accept(&mut self) {
-        match self
+    /// The push that came first.
+    fn first(&self) -> Option<ResourceType> {
+        let first = self
             .waiting
-            .remove(&ResourceType::Endpoints)
-            .or_else(|| self.waiting.pop_first().map(|(_, push)| push))
-        {
+            .values()
+            .min_by_key(|push| push.nonce.parse::<u64>().unwrap());
+        first.map(|push| push.kind)
+    }
+
+    /// Accepts what came first.
+    fn accept(&mut self) {
+        match self.first().and_then(|kind| self.waiting.remove(&kind)) {
             Some(push) if push.kind == ResourceType::Cluster => self.warm(push),
             Some(push) => {
                 self.acknowledge(&push);
@@ -140,11 +168,7 @@ impl Envoy {
     /// Accepts all that comes and says what it was: the type, and of clusters the names.
     fn accept_all(&mut self) -> Vec<String> {
         let mut seen = Vec::new();
-        while let Some(push) = self
-            .waiting
-            .get(&ResourceType::Endpoints)
-            .or(self.waiting.values().next())
-        {
+        while let Some(push) = self.first().and_then(|kind| self.waiting.get(&kind)) {
             let names = match push.kind {
                 ResourceType::Cluster => self.cluster_names(push).iter().map(|name| format!(" {name}")).collect(),
                 _ => String::new(),
@@ -156,13 +180,26 @@ impl Envoy {
         seen
     }
 
+    /// The same without asking for anything.
+    fn take(&mut self) -> Vec<String> {
+        let mut seen = Vec::new();
+        while let Some(push) = self.first().and_then(|kind| self.waiting.remove(&kind)) {
+            let names = push.resources.iter().filter(|_| push.kind == ResourceType::Cluster);
+            let names: String = names.map(|cluster| format!(" {}", cluster.name)).collect();
+            seen.push(format!("{}{names}", push.kind));
+            self.acknowledge(&push);
+        }
+        seen
+    }
+
     fn cluster_names(&self, push: &Push) -> Vec<String> {
         use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+        use envoy_types::pb::google::protobuf::Any;
         use prost::Message;
         let clusters = push
             .resources
             .iter()
-            .map(|resource| Cluster::decode(&*resource.body.value).unwrap());
+            .map(|resource| Cluster::decode(&*Any::decode(resource.any()).unwrap().value).unwrap());
         clusters
             .map(|cluster| cluster.name.trim_end_matches(":80").to_owned() + ":80")
             .collect()
@@ -192,6 +229,9 @@ fn the_certificate_of_a_listener_from_here_is_waited_for() {
     });
     let mut envoy = Envoy::connected(&with_tls);
     envoy.ask(ResourceType::Listener, &[]);
+    envoy.accept_all();
+    assert_eq!(envoy.stream.standing(), Standing::Pending);
+    envoy.ask(ResourceType::Route, &["http", "grpc"]);
     envoy.accept_all();
     assert_eq!(envoy.stream.standing(), Standing::Pending);
     envoy.ask(ResourceType::Secret, &["server-certificate"]);
@@ -224,7 +264,6 @@ fn a_removed_cluster_stays_until_no_table_names_it() {
             "EDS",
             "ECDS",
             "CDS default:80 e2:80 e3:80",
-            "EDS"
         ]
     );
     assert_eq!(envoy.stream.standing(), Standing::InForce);
@@ -247,11 +286,26 @@ fn of_the_snapshots_that_come_meanwhile_only_the_newest_counts() {
     let seen = envoy.accept_all();
     assert_eq!(seen.first().unwrap(), "CDS default:80 x1:80");
     assert!(
-        !seen.iter().any(|push| push.contains("x2") && !push.contains("x4")),
+        !seen.iter().any(|push| push.contains("x2") || push.contains("x3")),
         "{seen:?}"
     );
     assert_eq!(seen.last().unwrap(), "CDS default:80 x4:80");
-    assert_eq!(seen.iter().filter(|push| *push == "ECDS").count(), 1, "{seen:?}");
+    assert_eq!(seen.iter().filter(|push| *push == "ECDS").count(), 2, "{seen:?}");
+}
+
+#[test]
+fn changes_without_an_end_dont_keep_a_proxy_from_a_whole_configuration() {
+    let mut envoy = Envoy::connected(&snapshot(&["x0"]));
+    let mut in_force = Vec::new();
+    for i in 1..100 {
+        envoy.offer(&snapshot(&[&format!("x{i}")]));
+        if !envoy.waiting.is_empty() {
+            envoy.accept();
+        }
+        in_force.extend(envoy.stream.in_force().map(|offer| offer.revision));
+    }
+    in_force.dedup();
+    assert!(in_force.len() > 20, "{in_force:?}");
 }
 
 #[test]
@@ -308,8 +362,8 @@ fn a_cluster_that_changed_gets_its_endpoints_again() {
     envoy.offer(&changed);
     assert_eq!(
         envoy.accept_all(),
-        ["CDS default:80 e1:80 e2:80", "EDS"],
-        "e1 has no endpoints of its own any more"
+        ["CDS default:80 e1:80 e2:80"],
+        "e1 has no endpoints of its own any more, the others' are the same"
     );
     envoy.offer(&snapshot(&["e1", "e2"]));
     assert_eq!(envoy.accept_all(), ["CDS default:80 e1:80 e2:80", "EDS"]);
@@ -391,4 +445,38 @@ fn no_table_comes_before_the_endpoints_of_its_clusters_are_asked_for() {
     assert_eq!(envoy.accept_all(), ["EDS"]);
     envoy.ask(ResourceType::Endpoints, &["default:80", "e1:80"]);
     assert_eq!(envoy.accept_all(), ["EDS", "ECDS"]);
+}
+
+/// As gRPC's clients do: the listener first, then what each resource names. Routes are accepted before the clusters that
+/// they name are there, and take effect after.
+#[test]
+fn a_cluster_asked_for_by_name_stays_until_it_is_asked_for_no_more() {
+    use ResourceType::{Cluster, Endpoints, Listener, Route};
+    let grpc = |targets: &[&str]| {
+        let kind = DataPlaneKind::Grpc;
+        snapshots(targets, |_| {}).of(DataPlane { kind, scope: None })
+    };
+    let mut client = Envoy::default();
+    client.offer(&grpc(&["e1"]));
+    client.ask(Listener, &["default"]);
+    client.take();
+    client.ask(Route, &["baseline"]);
+    client.take();
+    client.ask(Cluster, &["default:80", "e1:80"]);
+    client.ask(Endpoints, &["default:80", "e1:80"]);
+    assert_eq!(client.take(), ["CDS default:80 e1:80", "EDS"]);
+    assert_eq!(client.stream.standing(), Standing::InForce);
+
+    client.offer(&grpc(&["e2"]));
+    assert_eq!(client.take(), ["RDS"], "e1 isn't given up although nothing names it");
+    client.ask(Cluster, &["default:80", "e1:80", "e2:80"]);
+    assert_eq!(client.take(), ["CDS default:80 e1:80 e2:80"]);
+    client.ask(Endpoints, &["default:80", "e1:80", "e2:80"]);
+    client.ask(Cluster, &["default:80", "e2:80"]);
+    client.ask(Endpoints, &["default:80", "e2:80"]);
+    client.take();
+    assert_eq!(client.stream.standing(), Standing::InForce);
+    client.offer(&grpc(&["e3"]));
+    client.ask(Cluster, &["default:80", "e2:80", "e1:80"]);
+    assert_eq!(client.take(), ["RDS", "CDS default:80 e2:80"], "e1 is gone");
 }

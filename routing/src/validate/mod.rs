@@ -1,5 +1,6 @@
 //! From wire types to types that can only hold what is right, reporting every problem at once.
 
+mod agent;
 mod hosts;
 mod routing;
 mod rule;
@@ -8,13 +9,14 @@ mod upstream;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::names::{Host, Target};
 use crate::problem::{Path, Problem};
 use crate::upstream::ValidUpstream;
 use crate::valid::{
-    ServerTls, ValidAgent, ValidConfig, ValidRouting, ValidServer, ValidService, ValidTracing, WeightedTarget,
+    ServerTls, ValidConfig, ValidRouting, ValidRule, ValidServer, ValidService, ValidTracing, WeightedTarget,
 };
 use crate::wire::{self, Mode};
 
@@ -44,19 +46,17 @@ pub fn validate(config: &wire::Config) -> Result<ValidConfig, Vec<Problem>> {
     }
     match (server, agent, routing) {
         (Some(server), Some(agent), Some(mut routing)) if check.problems.is_empty() => {
-            routing.route_policies = services
-                .iter()
-                .filter_map(|(target, service)| {
-                    let difference = service.upstream.route.difference(&upstream.route)?;
-                    Some((target.clone(), difference))
-                })
-                .collect();
+            let policies = services.iter().filter_map(|(target, service)| {
+                let difference = service.upstream.route.difference(&upstream.route)?;
+                Some((target.clone(), difference))
+            });
+            routing.route_policies = Arc::new(policies.collect());
             let config = ValidConfig {
                 server,
                 agent,
                 routing,
                 upstream,
-                services,
+                services: Arc::new(services),
                 tracing: tracing.flatten(),
             };
             check.shared_baseline(&config);
@@ -80,6 +80,27 @@ pub fn validate_routing(routing: &wire::Routing) -> Result<ValidRouting, Vec<Pro
     match check.routing(routing, &Path::root()) {
         Some(valid) if check.problems.is_empty() => Ok(valid),
         _ => Err(check.problems),
+    }
+}
+
+/// Checks the rules of one key that are to be added to `config`, after those that it has for this key.
+///
+/// # Errors
+///
+/// Every problem, in the order of the fields; the first rule is `[0]`.
+pub fn validate_rules(rules: &[wire::Rule], config: &ValidConfig) -> Result<Vec<Arc<ValidRule>>, Vec<Problem>> {
+    let mut check = Check::default();
+    let routing = &config.routing;
+    let key = rules.first().map(|rule| rule.route_key.as_str());
+    let before = routing.rules.iter().filter(|rule| Some(rule.route_key.as_str()) == key);
+    let names = before.map(|rule| (rule.route_key.as_str().to_owned(), rule.name.clone()));
+    let valid = check.rules_after(names, rules, &Path::root());
+    let valid = check.with_baselines(valid, rules, &routing.hosts, &Path::root());
+    check.keep_route_key_header(&routing.route_key_header, rules, &Path::root());
+    if check.problems.is_empty() {
+        Ok(valid)
+    } else {
+        Err(check.problems)
     }
 }
 
@@ -123,14 +144,6 @@ impl Check {
             grpc_port: server.grpc_port,
             metrics_port: server.metrics_port,
             admin_port: server.admin_port,
-        })
-    }
-
-    fn agent(&mut self, agent: &wire::Agent, path: &Path) -> Option<ValidAgent> {
-        Some(ValidAgent {
-            bind_address: self.address(&agent.bind_address, path.key("bindAddress"))?,
-            api_port: agent.api_port,
-            xds_port: agent.xds_port,
         })
     }
 
@@ -283,10 +296,14 @@ mod tests {
         let routing = json!({"defaultTarget": "d", "rules": [
             rule("k", "a"), rule("k", "a:80"), rule("j", "a"),
             {"routeKey": "q", "targetService": "z", "name": "j@a:80"},
+            rule("p", "a"), {"routeKey": "p", "targetService": "z", "name": "p@a:80"}, rule("p", "a"),
         ]});
         let rules = decode(&routing, validate_routing).unwrap().rules;
-        let names: Vec<String> = rules.into_iter().map(|rule| rule.name).collect();
-        assert_eq!(names, ["k@a:80", "k@a:80#2", "j@a:80#2", "j@a:80"]);
+        let names: Vec<String> = rules.iter().map(|rule| rule.name.clone()).collect();
+        assert_eq!(
+            names,
+            ["k@a:80", "k@a:80#2", "j@a:80", "j@a:80", "p@a:80", "p@a:80", "p@a:80#2"]
+        );
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Everything of `routing` but its rules.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Check;
 use crate::names::{HeaderName, Target};
 use crate::problem::Path;
-use crate::valid::{KeySource, ValidRouting, WeightedTarget};
+use crate::valid::{KeySource, ValidRouting, ValidRule, WeightedTarget};
 use crate::wire::{self, DefaultTarget, KeyDialect};
 
 const MAX_SOURCES: usize = 32;
@@ -29,12 +30,8 @@ impl Check {
             self.member_name(&propagate.baggage, path)
         });
         let hosts = self.hosts(&routing.hosts, &path.key("hosts"));
-        let mut rules = self.rules(&routing.rules, &path.key("rules"));
-        if rules.len() == routing.rules.len() {
-            for (index, rule) in rules.iter_mut().enumerate() {
-                rule.host_baseline = self.host_baseline(rule, &hosts, &path.key("rules").index(index));
-            }
-        }
+        let rules = self.rules_after(std::iter::empty(), &routing.rules, &path.key("rules"));
+        let rules = self.with_baselines(rules, &routing.rules, &hosts, &path.key("rules"));
         let route_key_header = route_key_header?;
         self.keep_route_key_header(&route_key_header, &routing.rules, &path.key("rules"));
         let mut key_sources = Vec::new();
@@ -67,13 +64,29 @@ impl Check {
             debug_header: routing.debug_header,
             default_targets: default_targets?,
             hosts,
-            route_policies: BTreeMap::new(),
+            route_policies: Arc::default(),
             rules,
         })
     }
 
+    /// `rules`, which were right in `wire`, with the baselines they fall back to. If some weren't right, places aren't known.
+    pub(super) fn with_baselines(
+        &mut self,
+        mut rules: Vec<ValidRule>,
+        wire: &[wire::Rule],
+        hosts: &BTreeMap<String, Target>,
+        path: &Path,
+    ) -> Vec<Arc<ValidRule>> {
+        if rules.len() == wire.len() {
+            for (index, rule) in rules.iter_mut().enumerate() {
+                rule.host_baseline = self.host_baseline(rule, hosts, &path.index(index));
+            }
+        }
+        rules.into_iter().map(Arc::new).collect()
+    }
+
     /// A rule that set or removed the header of the key would keep it from the target, or not, by where the key came from.
-    fn keep_route_key_header(&mut self, header: &HeaderName, rules: &[wire::Rule], path: &Path) {
+    pub(super) fn keep_route_key_header(&mut self, header: &HeaderName, rules: &[wire::Rule], path: &Path) {
         const WHY: &str = "is the route key header, in which the target gets the key: leave it out";
         for (index, rule) in rules.iter().enumerate() {
             let path = path.index(index);

@@ -14,9 +14,14 @@ use crate::wire::{self, Fallback, ValueMatcher};
 const BASELINE: &str = "baseline";
 
 impl Check {
-    pub(super) fn rules(&mut self, rules: &[wire::Rule], path: &Path) -> Vec<ValidRule> {
-        let given = rules.iter().filter_map(|rule| rule.name.clone());
-        let mut names: BTreeMap<String, usize> = given.map(|name| (name, 1)).collect();
+    /// Those of `rules` that are right, where there are rules with these names already.
+    pub(super) fn rules_after(
+        &mut self,
+        names: impl Iterator<Item = Named>,
+        rules: &[wire::Rule],
+        path: &Path,
+    ) -> Vec<ValidRule> {
+        let mut names: BTreeMap<Named, usize> = names.map(|name| (name, 1)).collect();
         for (index, rule) in rules.iter().enumerate() {
             let valid = |name: &String| (1..=128).contains(&name.len()) && !name.chars().any(char::is_control);
             if !rule.name.as_ref().is_none_or(valid) {
@@ -34,7 +39,7 @@ impl Check {
             .collect()
     }
 
-    fn rule(&mut self, rule: &wire::Rule, path: &Path, names: &mut BTreeMap<String, usize>) -> Option<ValidRule> {
+    fn rule(&mut self, rule: &wire::Rule, path: &Path, names: &mut BTreeMap<Named, usize>) -> Option<ValidRule> {
         let route_key = self.ok(path.key("routeKey"), RouteKey::parse(&rule.route_key));
         let targets = self.targets(rule, path);
         let sticky_by = rule
@@ -59,7 +64,11 @@ impl Check {
         let (route_key, targets) = (route_key?, targets?);
         let name = match (&rule.name, targets.first()) {
             (None, Some(first)) => derived_name(&route_key, &first.target, names),
-            (name, _) => name.clone().unwrap_or_default(),
+            (name, _) => {
+                let name = name.clone().unwrap_or_default();
+                names.entry((rule.route_key.clone(), name.clone())).or_insert(1);
+                name
+            }
         };
         Some(ValidRule {
             name,
@@ -341,7 +350,7 @@ impl Check {
     }
 
     /// Each element, checked.
-    fn each<T, E: std::fmt::Display>(
+    pub(super) fn each<T, E: std::fmt::Display>(
         &mut self,
         texts: &[String],
         path: &Path,
@@ -355,21 +364,25 @@ impl Check {
     }
 }
 
-/// `KEY@TARGET`, and `#2`, `#3`, … where a key has several rules for one target: the same on every start and every
-/// agent, whatever other keys there are.
-fn derived_name(key: &RouteKey, target: &Target, names: &mut BTreeMap<String, usize>) -> String {
+/// A key and the name of one of its rules.
+pub(super) type Named = (String, String);
+
+/// `KEY@TARGET`, and `#2`, `#3`, … where a rule before it of the same key has that name: the same on every start and every
+/// agent, whatever other keys there are and whatever rules follow.
+fn derived_name(key: &RouteKey, target: &Target, names: &mut BTreeMap<Named, usize>) -> String {
+    let of_key = |name: &str| (key.as_str().to_owned(), name.to_owned());
     let base = format!("{}@{target}", key.as_str());
-    let mut count = names.get(&base).copied().unwrap_or(0) + 1;
+    let mut count = names.get(&of_key(&base)).copied().unwrap_or(0) + 1;
     let mut name = if count == 1 {
         base.clone()
     } else {
         format!("{base}#{count}")
     };
-    while count > 1 && names.contains_key(&name) {
+    while count > 1 && names.contains_key(&of_key(&name)) {
         count += 1;
         name = format!("{base}#{count}");
     }
-    names.insert(base, count);
-    names.entry(name.clone()).or_insert(1);
+    names.insert(of_key(&base), count);
+    names.entry(of_key(&name)).or_insert(1);
     name
 }

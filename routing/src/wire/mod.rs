@@ -110,6 +110,45 @@ pub struct Agent {
     pub xds_port: u16,
     /// The IP address of both.
     pub bind_address: String,
+    /// The IP address of the REST API, if it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_bind_address: Option<String>,
+    /// Who may use the REST API, a path. Without it the API is on loopback only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_file: Option<String>,
+    /// Where rules that came through the REST API are kept, a path; by default beside this file, with `.state.json` at its
+    /// name's end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_file: Option<String>,
+    /// Which proxies get a part of the rules only; the first that matches counts, and a proxy that none matches gets all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
+}
+
+/// Proxies that serve a part of the hosts, and need no rules for others.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Scope {
+    /// What it is called where proxies are listed.
+    pub name: String,
+    /// Which proxies these are.
+    pub r#match: ScopeMatch,
+    /// The hosts they serve, as in a rule. They get the rules for any of them, and those for every host.
+    pub hosts: Vec<String>,
+}
+
+/// Which proxies are meant: those of which all that is given here is true. At least one field.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ScopeMatch {
+    /// `node.cluster` of its bootstrap is this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// `node.metadata` has these fields with these texts.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// Which request goes where. Also the JSON form of the filter's plugin configuration.
@@ -386,6 +425,10 @@ impl Default for Agent {
             api_port: 9902,
             xds_port: 18000,
             bind_address: "127.0.0.1".to_owned(),
+            api_bind_address: None,
+            tokens_file: None,
+            state_file: None,
+            scopes: Vec::new(),
         }
     }
 }

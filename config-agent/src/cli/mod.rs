@@ -1,21 +1,31 @@
 //! The command line.
 
+mod options;
+mod print;
+mod proxies;
+mod rules;
+mod rules_file;
+mod serve;
+mod table;
+
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand};
-use sidetrack_routing::ValidConfig;
-use sidetrack_routing::wire::Mode;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use clap::{Parser, Subcommand};
+use sidetrack_routing::Target;
 use tracing_subscriber::EnvFilter;
 
+use self::options::{ApiOptions, ConfigFile, Filter};
+use self::proxies::Watched;
+use self::rules::RulesCommand;
+use self::rules_file::InvalidRules;
+use self::serve::{Stop, ask, serve};
 use crate::agent::{Agent, Options};
-use crate::config::{self, InvalidConfig, Loaded, Reading};
+use crate::config::{InvalidConfig, Reading};
 use crate::explain::{self, Question};
-use crate::render::{EnvoyVersion, FilterCode, static_bootstrap, targets, to_yaml, whole_bootstrap};
+use crate::render::{EnvoyNode, EnvoyVersion, static_bootstrap, targets, to_yaml, whole_bootstrap};
 use crate::{envoy, up};
 
 /// Request-level sandboxes on Envoy: requests that carry a route key go to that key's sandbox, all others to the baseline.
@@ -99,28 +109,34 @@ enum Command {
         /// The node id by which the agent knows this Envoy.
         #[arg(long, default_value = "sidetrack", value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
         node: String,
+        /// The node cluster of this Envoy, by which agent.scopes can tell it from others.
+        #[arg(long, default_value = EnvoyNode::CLUSTER, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+        cluster: String,
+        /// Where its agent is, if not where the configuration says; several times for several agents.
+        #[arg(long = "agent", value_name = "HOST:PORT", value_parser = Target::parse, requires = "bootstrap")]
+        agents: Vec<Target>,
         /// The version of that Envoy, 1.37 or later.
         #[arg(long, default_value_t = EnvoyVersion::NEWEST, value_name = "VERSION")]
         envoy_version: EnvoyVersion,
     },
-}
-
-#[derive(Debug, Args)]
-struct ConfigFile {
-    /// The configuration file.
-    #[arg(short, long, value_name = "CONFIG")]
-    config: PathBuf,
-    /// What Envoy stands before, sidecar or gateway; goes before server.mode.
-    #[arg(long, env = "PROXY_MODE", value_name = "MODE", value_parser = parse_mode)]
-    mode: Option<Mode>,
-}
-
-#[derive(Debug, Args)]
-struct Filter {
-    /// The filter's code, as a path on Envoy's machine [default: sidetrack_filter.wasm beside this program or in its
-    /// checkout's target directory]
-    #[arg(long, env = "SIDETRACK_FILTER", value_name = "PATH")]
-    filter: Option<PathBuf>,
+    /// Show and change the rules of a running agent.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  sidetrack rules put pr-17 -f rules.yaml --wait 5s\n  sidetrack rules list\n  sidetrack rules \
+                      delete pr-17"
+    )]
+    Rules(RulesCommand),
+    /// Show who is connected to a running agent, and who has what.
+    #[command(
+        after_help = "Example:\n  sidetrack proxies --watch\n\nOn a terminal --watch shows the table anew in its place; Ctrl-C \
+                      ends it. Elsewhere it prints a table each time."
+    )]
+    Proxies {
+        #[command(flatten)]
+        api: ApiOptions,
+        #[command(flatten)]
+        watched: Watched,
+    },
 }
 
 /// Runs the command that this process was started with.
@@ -136,9 +152,15 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Problems of a configuration stand as they are, so that editors find the places.
-            match error.downcast_ref::<InvalidConfig>() {
-                Some(invalid) => eprintln!("{invalid}"),
-                None => eprintln!("sidetrack: {error:#}"),
+            if let Some(invalid) = error.downcast_ref::<InvalidConfig>() {
+                eprintln!("{invalid}");
+            } else if let Some(invalid) = error.downcast_ref::<InvalidRules>() {
+                eprintln!("{invalid}");
+            } else if print::is_closed(&error) {
+                // Whoever reads has seen enough.
+                return ExitCode::SUCCESS;
+            } else {
+                eprintln!("sidetrack: {error:#}");
             }
             ExitCode::FAILURE
         }
@@ -157,7 +179,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 envoy_is_here: true,
                 ..file.reading()
             };
-            let config = file.load_as(reading)?;
+            let loaded = file.load_as(reading)?;
             let command = envoy::find(envoy.as_deref())?;
             let options = Options {
                 config: file.config,
@@ -166,21 +188,21 @@ fn run(command: Command) -> anyhow::Result<()> {
                 own_envoy: None,
             };
             serve(async |mut stop: Stop| {
-                up::run(options, config, &command, &envoy_log_level, async || {
+                up::run(options, loaded, &command, &envoy_log_level, async || {
                     stop.signalled().await;
                 })
                 .await
             })
         }
         Command::Agent { config: file, filter } => {
-            let config = file.load()?;
+            let loaded = file.load_as(file.reading())?;
             let options = Options {
                 reading: file.reading(),
                 config: file.config,
                 code: filter.code()?,
                 own_envoy: None,
             };
-            serve(async |mut stop: Stop| Agent::start(options, config).await?.run(stop.signalled()).await)
+            serve(async |mut stop: Stop| Agent::start(options, loaded).await?.run(stop.signalled()).await)
         }
         Command::Check { config } => {
             let config = config.load()?;
@@ -217,103 +239,22 @@ fn run(command: Command) -> anyhow::Result<()> {
             filter,
             bootstrap,
             node,
+            cluster,
+            agents,
             envoy_version,
         } => {
             let render = if bootstrap { static_bootstrap } else { whole_bootstrap };
+            let node = EnvoyNode {
+                id: node,
+                cluster,
+                agents,
+            };
             let bootstrap = render(&config.load()?, &node, &filter.code()?, envoy_version);
             print!("{}", to_yaml(&bootstrap)?);
             Ok(())
         }
-    }
-}
-
-/// Runs `work` on a runtime, with the signals that stop it.
-fn serve(work: impl AsyncFnOnce(Stop) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
-    let result = runtime.block_on(async { work(Stop::new()?).await });
-    // Streams of Envoys may be open; they end with the process.
-    runtime.shutdown_background();
-    result
-}
-
-/// The signals that stop a server: Ctrl-C, SIGTERM, and the terminal's end.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-impl Stop {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn signalled(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
-        }
-    }
-}
-
-fn parse_mode(text: &str) -> Result<Mode, &'static str> {
-    match text {
-        "sidecar" => Ok(Mode::Sidecar),
-        "gateway" => Ok(Mode::Gateway),
-        _ => Err("must be sidecar or gateway"),
-    }
-}
-
-impl ConfigFile {
-    /// The configuration; what is doubtful in it goes to standard error.
-    fn load(&self) -> Result<ValidConfig, InvalidConfig> {
-        self.load_as(self.reading())
-    }
-
-    fn reading(&self) -> Reading {
-        Reading {
-            mode: self.mode,
-            envoy_is_here: false,
-        }
-    }
-
-    fn load_as(&self, reading: Reading) -> Result<ValidConfig, InvalidConfig> {
-        let Loaded { config, warnings } = config::load(&self.config, reading)?;
-        for warning in warnings {
-            eprintln!("{warning}");
-        }
-        Ok(config)
-    }
-}
-
-impl Filter {
-    fn code(self) -> anyhow::Result<FilterCode> {
-        const NAME: &str = "sidetrack_filter.wasm";
-        const BUILT: &str = "wasm32-unknown-unknown/wasm";
-        if let Some(path) = self.filter {
-            return Ok(FilterCode::file(std::path::absolute(path)?));
-        }
-        let program = std::env::current_exe().context("where this program is")?;
-        let beside = program.with_file_name(NAME);
-        let built = program
-            .parent()
-            .and_then(Path::parent)
-            .map(|target| target.join(BUILT).join(NAME));
-        Ok(FilterCode::file(
-            [Some(beside.clone()), built]
-                .into_iter()
-                .flatten()
-                .find(|p| p.is_file())
-                .unwrap_or(beside),
-        ))
+        Command::Rules(command) => ask(command.run()),
+        Command::Proxies { api, watched } => ask(proxies::run(api, watched)),
     }
 }
 
@@ -330,9 +271,35 @@ mod tests {
 
     #[test]
     fn every_command_has_an_example() {
-        for command in Cli::command().get_subcommands() {
-            let help = command.clone().render_long_help().to_string();
-            assert!(help.contains("Example:\n  sidetrack "), "{}", command.get_name());
+        fn check(command: &clap::Command, name: &str) {
+            for command in command.get_subcommands() {
+                let name = format!("{name} {}", command.get_name());
+                let help = command.clone().render_long_help().to_string();
+                let example = help.split("Example:\n  ").nth(1).unwrap_or_default();
+                assert!(example.starts_with(&name), "{name}: {help}");
+                check(command, &name);
+            }
         }
+        check(&Cli::command(), "sidetrack");
+    }
+
+    #[test]
+    fn what_an_example_says_is_a_command() {
+        fn check(command: &clap::Command) {
+            let help = command.clone().render_long_help().to_string();
+            for line in help.lines().filter_map(|line| line.strip_prefix("  sidetrack ")) {
+                let shell = ["|", ">"]
+                    .iter()
+                    .fold(line, |line, end| line.split(end).next().unwrap());
+                let words = shell.split_whitespace().map(|word| word.trim_matches('\''));
+                // What a header's value is makes no difference here.
+                let words = words.filter(|word| !word.starts_with("sandbox-"));
+                if let Err(error) = Cli::try_parse_from(std::iter::once("sidetrack").chain(words)) {
+                    panic!("{line}: {error}");
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 }

@@ -1,0 +1,81 @@
+//! The part of a configuration that some proxies get.
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use sidetrack_routing::{ValidConfig, ValidRule, compile};
+
+/// The configuration as the proxies of one scope get it, and its compiled table.
+#[derive(Debug)]
+pub(super) struct View {
+    config: Arc<ValidConfig>,
+    table: OnceLock<Bytes>,
+}
+
+/// The rules that one view has and another hasn't.
+#[derive(Debug, Default)]
+pub(super) struct Difference {
+    pub(super) added: Vec<Arc<ValidRule>>,
+    pub(super) removed: Vec<Arc<ValidRule>>,
+    /// Whether there are others between rules that stayed.
+    is_moved: bool,
+}
+
+impl View {
+    /// What proxies of this scope get of `config`: the rules for the hosts they serve. Without a scope, all.
+    pub(super) fn new(config: &Arc<ValidConfig>, scope: Option<usize>) -> Self {
+        let scope = scope.and_then(|scope| config.agent.scopes.get(scope));
+        let config = match scope {
+            None => Arc::clone(config),
+            Some(scope) => {
+                let mut config = ValidConfig::clone(config);
+                config.routing.rules.retain(|rule| scope.serves(rule));
+                Arc::new(config)
+            }
+        };
+        Self {
+            config,
+            table: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn config(&self) -> &ValidConfig {
+        &self.config
+    }
+
+    /// The compiled table, compiled when the first asks.
+    pub(super) fn table(&self) -> &Bytes {
+        self.table.get_or_init(|| compile(&self.config.routing).into())
+    }
+
+    /// How the rules of `next` differ from those of this view, if nothing else does.
+    pub(super) fn difference(&self, next: &Self) -> Option<Difference> {
+        if !self.config.equals_but_for_rules(&next.config) {
+            return None;
+        }
+        let (old, new) = (&*self.config.routing.rules, &*next.config.routing.rules);
+        let is_same = |(one, other): &(&Arc<ValidRule>, &Arc<ValidRule>)| Arc::ptr_eq(one, other);
+        let before = old.iter().zip(new).take_while(is_same).count();
+        let (old, new) = (old.get(before..)?, new.get(before..)?);
+        let after = old.iter().rev().zip(new.iter().rev()).take_while(is_same).count();
+        let (old, new) = (old.get(..old.len() - after)?, new.get(..new.len() - after)?);
+        let addresses = |rules: &[Arc<ValidRule>]| rules.iter().map(Arc::as_ptr).collect::<HashSet<_>>();
+        let (in_old, in_new) = (addresses(old), addresses(new));
+        let without = |rules: &[Arc<ValidRule>], others: &HashSet<*const ValidRule>| {
+            let left = rules.iter().filter(|rule| !others.contains(&Arc::as_ptr(rule)));
+            left.cloned().collect::<Vec<_>>()
+        };
+        Some(Difference {
+            added: without(new, &in_old),
+            removed: without(old, &in_new),
+            is_moved: !old.is_empty() || !new.is_empty(),
+        })
+    }
+}
+
+impl Difference {
+    pub(super) fn is_empty(&self) -> bool {
+        !self.is_moved
+    }
+}
