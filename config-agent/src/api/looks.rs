@@ -30,7 +30,7 @@ pub(super) struct Readiness {
     ready: bool,
     /// What is waited for, if not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", default)]
     reason: Option<String>,
     /// The version of the configuration in force.
     version: String,
@@ -42,7 +42,7 @@ pub(super) struct Readiness {
     rejected: Vec<String>,
     /// Why the API's last change couldn't be kept, and so wasn't made.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", default)]
     unkept: Option<String>,
     /// The connected proxies.
     proxies: Vec<Proxy>,
@@ -59,11 +59,13 @@ pub(super) struct Readiness {
 pub(super) struct QuestionBody {
     /// The method.
     #[serde(default = "get")]
+    #[schemars(extend("pattern" = "^[!-~]+$"))]
     method: String,
     /// The authority.
     #[serde(default)]
     host: String,
     /// The path as Envoy compares it, normalised; with its query if it has one.
+    #[schemars(extend("pattern" = "^/[^#]*$"))]
     path: String,
     /// The headers, each with its value or a list of several.
     #[serde(default)]

@@ -41,7 +41,7 @@ pub(super) struct Changed {
     rules: usize,
     /// With `wait`: whether every connected proxy has accepted it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "bool")]
+    #[schemars(with = "bool", default)]
     in_force: Option<bool>,
     /// With `wait`, unless it is in force: who hasn't accepted it, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -37,7 +37,8 @@ struct Call<'a> {
     id: &'a str,
     summary: &'a str,
     parameters: &'a [&'a str],
-    body: Option<&'a Value>,
+    /// What is sent: its schema, and what it may be.
+    body: Option<(&'a Value, Value)>,
     answers: Vec<Answer<'a>>,
     /// Which errors it has beside those that all have.
     errors: &'a [u16],
@@ -165,7 +166,7 @@ fn paths(schemas: &mut SchemaGenerator) -> Value {
                 id: "replaceRules",
                 summary: "Put these rules in place of all rules of the API, at once",
                 parameters: &["wait", "ifMatch", "ifNoneMatch"],
-                body: Some(&new_rules),
+                body: Some((&new_rules, json!([{"routeKey": "alice", "targetService": "cart-alice:8080"}]))),
                 answers: change.to_vec(),
                 errors: &[400, 408, 412, 413, 415, 503, 507],
                 ..Call::default()
@@ -185,7 +186,7 @@ fn paths(schemas: &mut SchemaGenerator) -> Value {
                 id: "putRules",
                 summary: "Put these rules in place of those that the route key has by the API",
                 parameters: &["wait", "ifMatch", "ifNoneMatch"],
-                body: Some(&rules_of_key),
+                body: Some((&rules_of_key, json!([{"targetService": "cart-alice:8080", "pathPrefixes": ["/cart"]}]))),
                 answers: change.to_vec(),
                 errors: &[400, 408, 412, 413, 415, 503, 507],
                 ..Call::default()
@@ -202,7 +203,7 @@ fn paths(schemas: &mut SchemaGenerator) -> Value {
         "/api/v1/explain": {"post": Call {
             id: "explain",
             summary: "Where a request goes, and rule by rule why",
-            body: Some(&question),
+            body: Some((&question, json!({"path": "/cart", "headers": {"x-route-key": "alice"}}))),
             answers: vec![(200, "The decision.", Content::Json(&answer))],
             errors: &[400, 408, 413, 415, 503],
             ..Call::default()
@@ -247,8 +248,9 @@ impl Call<'_> {
             let parameters = self.parameters.iter().map(|name| reference("parameters", name));
             call["parameters"] = parameters.collect();
         }
-        if let Some(body) = self.body {
-            call["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": body}}});
+        if let Some((schema, example)) = &self.body {
+            let content = json!({"application/json": {"schema": schema, "example": example}});
+            call["requestBody"] = json!({"required": true, "content": content});
         }
         if !self.is_public {
             call["security"] = json!([{"token": []}, {}]);

@@ -4,6 +4,15 @@ use serde_json::{Value, json};
 
 use super::reference;
 
+/// Entity tags in a list, some elements of which may be empty (RFC 9110, section 13.1.1).
+const TAGS: &str = r#"^(,[ \t,]*)?(W/)?"[!#-~]*"([ \t]*,[ \t,]*(W/)?"[!#-~]*")*([ \t]*,[ \t,]*)?$"#;
+
+/// One as `ETag` has it.
+const EXAMPLE_TAG: &str = "\"0123456789abcdef\"";
+
+/// At most a minute.
+const WAIT: &str = "^0*(([0-5]?[0-9]{1,4}|60000)ms|([0-5]?[0-9]|60)s|[01]m|0h)$";
+
 pub(super) fn parameters() -> Value {
     json!({
         "routeKey": {
@@ -24,20 +33,22 @@ pub(super) fn parameters() -> Value {
             "in": "query",
             "description": "Answer when every connected proxy has accepted the change, or one refuses it, or after this time, \
                             at most 60s.",
-            "schema": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"},
+            "schema": {"type": "string", "pattern": WAIT},
             "example": "5s",
         },
         "ifMatch": {
             "name": "If-Match",
             "in": "header",
             "description": "Only if the rules' ETag is one of these, or * if there are any.",
-            "schema": {"type": "string"},
+            "schema": {"anyOf": [{"const": "*"}, {"type": "string", "pattern": TAGS}]},
+            "example": EXAMPLE_TAG,
         },
         "ifNoneMatch": {
             "name": "If-None-Match",
             "in": "header",
             "description": "Only if the rules' ETag is none of these, or * if there are none.",
-            "schema": {"type": "string"},
+            "schema": {"anyOf": [{"const": "*"}, {"type": "string", "pattern": TAGS}]},
+            "example": EXAMPLE_TAG,
         },
     })
 }

@@ -73,3 +73,14 @@ fn rules_are_described_as_they_are_taken() {
     assert_eq!(schemas["Question"]["additionalProperties"], false);
     assert_eq!(schemas["Question"]["required"], json!(["path"]));
 }
+
+#[test]
+fn what_may_be_left_out_of_an_answer_is_not_required() {
+    let schemas = &document()["components"]["schemas"];
+    for (name, required) in [
+        ("Readiness", json!(["ready", "version", "rules", "proxies"])),
+        ("Changed", json!(["revision", "version", "rules"])),
+    ] {
+        assert_eq!(schemas[name]["required"], required, "{name}");
+    }
+}
