@@ -192,7 +192,7 @@ impl Connection {
         Ok(match protocol {
             Protocol::Http1 => {
                 let (sender, connection) = http1::handshake(io).await?;
-                tokio::spawn(connection);
+                tokio::spawn(connection.with_upgrades());
                 Self::Http1(sender)
             }
             Protocol::Http2 => {

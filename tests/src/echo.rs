@@ -44,7 +44,8 @@ const MAX_HEADER_BYTES: u32 = 1 << 20;
 /// | `unread` | without reading the request's body |
 /// | `pipe` | the request's body and trailers, as they arrive |
 ///
-/// An upgrade to `websocket` is accepted, and every byte comes back; of a gRPC call the messages do, as they come; gRPC's health checks are told SERVING.
+/// An upgrade to `websocket` is accepted, also as HTTP/2 has it (RFC 8441), and every byte comes back; of a gRPC call the
+/// messages do, as they come; gRPC's health checks are told SERVING.
 pub struct EchoServer {
     address: SocketAddr,
     state: Arc<State>,
@@ -255,7 +256,10 @@ async fn serve(connection: TcpStream, state: Arc<State>) {
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().max_headers(MAX_HEADERS);
-    server.http2().max_header_list_size(MAX_HEADER_BYTES);
+    server
+        .http2()
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .enable_connect_protocol();
     let _ = connection.set_nodelay(true);
     let connection = TokioIo::new(connection);
     // How a connection ends is the client's affair.

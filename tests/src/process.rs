@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::poll_until;
 
+/// Linux counts in hundredths of a second for whoever asks, on every machine.
+const MILLIS_IN_TICK: u64 = 10;
+
 /// A running child process and all it has written so far.
 ///
 /// Dropping it kills it and its descendants; if the test is failing, what it wrote is printed.
@@ -120,6 +123,19 @@ impl Process {
     /// If there is no such process, or this isn't Linux.
     pub fn memory(pid: Pid) -> u64 {
         bytes_in_status(pid, "VmRSS:")
+    }
+
+    /// How long the process with this id has kept processors busy.
+    ///
+    /// # Panics
+    /// If there is no such process, or this isn't Linux.
+    pub fn cpu_time(pid: Pid) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
+        // The name, in brackets, may have any characters; the times in user and kernel mode are 12th and 13th after it.
+        let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+        let ticks = fields.split(' ').skip(11).take(2);
+        let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * MILLIS_IN_TICK)
     }
 
     /// From here on what the process has now counts as the most.

@@ -95,12 +95,15 @@ async fn a_wait_ends_with_the_last_ack_a_refusal_or_the_time() {
 
     let late = running
         .api
-        .put("k", &rules("c"), Some(Duration::from_millis(50)))
+        .put("k", &rules("c"), Some(Duration::from_millis(100)))
         .await
         .unwrap();
     assert_eq!((late.status, &late.body["inForce"]), (202, &json!(false)), "{late:?}");
     assert_eq!(late.body["waitingFor"][0]["node"], "slow");
-    assert_eq!(late.body["waitingFor"][0]["reason"], "hasn't accepted it yet");
+    assert_eq!(
+        late.body["waitingFor"][0]["reason"],
+        "hasn't answered the push of CDS yet"
+    );
     assert_eq!(
         running.api.rules_of("k").await.unwrap().unwrap().rules[0]["targetService"],
         "c",

@@ -2,8 +2,8 @@
 
 use http::{Method, StatusCode};
 use sidetrack_tests::{
-    Answer, Behaviour, Client, ConfigFile, PATIENCE, Ports, Protocol, RawServer, Request, Services, Sidetrack,
-    SilentPort, Stats, config_text, free_port, get, poll_until,
+    Answer, Behaviour, Client, ConfigFile, Envoy, PATIENCE, Ports, Protocol, RawServer, Request, Services, Sidetrack,
+    SilentPort, Stats, config_text, free_port, get, poll_until, render, until_served_by,
 };
 use tokio::task::JoinSet;
 
@@ -125,6 +125,43 @@ fn assert_discreet(answer: &Answer, services: &Services) {
     }
 }
 
+/// Whoever asks for this key is told of the trouble, in words that a program can read, by both ports.
+async fn assert_told(ports: &Ports, key: &str, trouble: &Trouble, services: &Services) {
+    let target = format!("{}:80", trouble.target);
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let answer = Client::new(protocol, ports.http)
+            .send(request(key, false))
+            .await
+            .unwrap();
+        assert_eq!(answer.status, trouble.status, "{key} {protocol:?}: {}", answer.text());
+        assert_eq!(answer.header("x-route-error"), trouble.reason, "{key} {protocol:?}");
+        assert_eq!(answer.header("content-type"), "application/json", "{key}");
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body["error"], trouble.reason, "{key}");
+        assert_eq!(body["target"], target, "{key}");
+        let message = body["message"].as_str().unwrap();
+        assert!(!message.is_empty(), "{key}");
+        assert_eq!(body.as_object().unwrap().len(), 3, "{body}");
+        assert_discreet(&answer, services);
+        if protocol == Protocol::Http1 {
+            print!("{key}: {}", answer.text());
+        }
+    }
+    let mut client = Client::new(Protocol::Http2, ports.grpc);
+    let answer = client.send(request(key, true)).await.unwrap();
+    assert_eq!(answer.status, 200, "{key}: {}", answer.text());
+    assert_eq!(answer.header("grpc-status"), GRPC_UNAVAILABLE, "{key}");
+    assert_eq!(answer.header("x-route-error"), trouble.reason, "{key} by gRPC");
+    let message = answer.header("grpc-message");
+    assert!(
+        message.starts_with(&format!("{}: ", trouble.reason)),
+        "{key}: {message}"
+    );
+    assert!(message.ends_with(&format!("(target {target})")), "{key}: {message}");
+    assert_discreet(&answer, services);
+    println!("{key}: grpc-status {GRPC_UNAVAILABLE}: {message}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_says_why_and_of_which_target_and_nothing_else() {
     let ports = Ports::free();
@@ -155,39 +192,7 @@ async fn an_error_says_why_and_of_which_target_and_nothing_else() {
     let cases = TROUBLES.iter().map(|trouble| (trouble.target, trouble));
     let cases = cases.chain([("full-baseline", &TROUBLES[0]), ("nowhere", &nowhere)]);
     for (key, trouble) in cases {
-        let target = format!("{}:80", trouble.target);
-        for protocol in [Protocol::Http1, Protocol::Http2] {
-            let answer = Client::new(protocol, ports.http)
-                .send(request(key, false))
-                .await
-                .unwrap();
-            assert_eq!(answer.status, trouble.status, "{key} {protocol:?}: {}", answer.text());
-            assert_eq!(answer.header("x-route-error"), trouble.reason, "{key} {protocol:?}");
-            assert_eq!(answer.header("content-type"), "application/json", "{key}");
-            let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-            assert_eq!(body["error"], trouble.reason, "{key}");
-            assert_eq!(body["target"], target, "{key}");
-            let message = body["message"].as_str().unwrap();
-            assert!(!message.is_empty(), "{key}");
-            assert_eq!(body.as_object().unwrap().len(), 3, "{body}");
-            assert_discreet(&answer, services);
-            if protocol == Protocol::Http1 {
-                print!("{key}: {}", answer.text());
-            }
-        }
-        let mut client = Client::new(Protocol::Http2, ports.grpc);
-        let answer = client.send(request(key, true)).await.unwrap();
-        assert_eq!(answer.status, 200, "{key}: {}", answer.text());
-        assert_eq!(answer.header("grpc-status"), GRPC_UNAVAILABLE, "{key}");
-        assert_eq!(answer.header("x-route-error"), trouble.reason, "{key} by gRPC");
-        let message = answer.header("grpc-message");
-        assert!(
-            message.starts_with(&format!("{}: ", trouble.reason)),
-            "{key}: {message}"
-        );
-        assert!(message.ends_with(&format!("(target {target})")), "{key}: {message}");
-        assert_discreet(&answer, services);
-        println!("{key}: grpc-status {GRPC_UNAVAILABLE}: {message}");
+        assert_told(&ports, key, trouble, services).await;
     }
     let ordinary = Client::new(Protocol::Http1, ports.http).get("/", &[]).await.unwrap();
     assert_eq!(ordinary.served_by(), "baseline");
@@ -195,6 +200,25 @@ async fn an_error_says_why_and_of_which_target_and_nothing_else() {
     services.server("full").behave(Behaviour::Echo);
     let served = under_way.join_next().await.unwrap().unwrap().unwrap();
     assert_eq!(served.served_by(), "full");
+}
+
+/// The agent never lets a table name a cluster that the proxy hasn't accepted. Who changes a rendered configuration by hand
+/// can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_envoy_does_not_have_is_unknown() {
+    let ports = Ports::free();
+    let services = Services::start(&["baseline", "gone"]).await;
+    let rule = "    - {routeKey: gone, targetService: gone, fallback: none}\n";
+    let routing = format!("routing:\n  defaultTarget: baseline\n  rules:\n{rule}");
+    let config = ConfigFile::new(&config_text(&ports, &services, &routing));
+    let rendered = render(&config.path(), &[]);
+    let changed = rendered.replace("name: \"gone:80\"", "name: \"elsewhere:80\"");
+    assert_ne!(changed, rendered);
+    let _envoy = Envoy::start(&changed);
+    until_served_by(ports.http, "nobody", "baseline").await;
+    let unknown = trouble("gone", "", "unknown_target", UNAVAILABLE);
+    assert_told(&ports, "gone", &unknown, &services).await;
+    assert_eq!(services.requests("gone"), 0);
 }
 
 /// Its last answer is the client's, with its own headers but for the one that is ours; and it is no error of routing.

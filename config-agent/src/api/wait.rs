@@ -14,7 +14,7 @@ use crate::status::Status;
 pub(super) struct Waiting {
     /// Its node id.
     node: String,
-    /// Why: it refuses the change, or hasn't accepted it yet.
+    /// Why: what it refuses, or hasn't asked for or answered yet, by type and name.
     reason: String,
 }
 

@@ -122,9 +122,12 @@ fn overview(list: &ProxyList, now: SystemTime) -> String {
         lines.extend(table::lines(names, &rows));
     }
     for proxy in &list.proxies {
+        let node = harmless(&proxy.node);
         if let Some(nack) = &proxy.nack {
-            let (node, message) = (harmless(&proxy.node), harmless(&nack.message));
+            let message = harmless(&nack.message);
             lines.push(format!("{node} refuses {}: {message}", harmless(&nack.resources)));
+        } else if let Some(reason) = &proxy.waiting_for {
+            lines.push(format!("{node} {}", harmless(reason)));
         }
     }
     for (node, reason) in &list.refused {
@@ -182,7 +185,9 @@ mod tests {
          "acks": 12, "nacks": 0, "ackMillis": 3, "nack": null},
         {"node": "edge-2", "cluster": "", "dataPlane": "gRPC C++", "protocol": "sotw", "scope": null,
          "connectedAt": "2026-11-23T11:59:57.5Z", "sent": "00ff", "accepted": null, "inForce": false, "pushes": 1, "acks": 0,
-         "nacks": 1, "ackMillis": null, "nack": {"version": "00ff", "resources": "ECDS", "message": "no\nfilter"}}],
+         "nacks": 1, "ackMillis": null, "nack": {"version": "00ff", "resources": "ECDS", "message": "no\nfilter"}},
+        {"node": "edge-3", "dataPlane": "Envoy 1.40.0", "protocol": "delta", "connectedAt": "2026-11-23T11:59:00Z",
+         "inForce": false, "waitingFor": "hasn't asked for EDS of shop:80 yet", "pushes": 1, "nacks": 0}],
         "refused": {"old": "too old"}}"#;
 
     #[test]
@@ -190,11 +195,13 @@ mod tests {
         let list: ProxyList = serde_json::from_str(LIST).unwrap();
         let now = humantime::parse_rfc3339("2026-11-23T12:00:00Z").unwrap();
         let expected = "\
-version 00ff, revision 7: in force at 1 of 2 proxies
+version 00ff, revision 7: in force at 1 of 3 proxies
 NODE    CLUSTER  DATA PLANE    XDS    SCOPE  SINCE  STATE     ACCEPTED  ACK   PUSHES  NACKS
 edge-1  edge     Envoy 1.40.0  delta  shop   3h     in force  00ff      3 ms  12      0
 edge-2  -        gRPC C++      sotw   -      2s     refuses   -         -     1       1
+edge-3  -        Envoy 1.40.0  delta  -      1m     behind    -         -     1       0
 edge-2 refuses ECDS: no\u{fffd}filter
+edge-3 hasn't asked for EDS of shop:80 yet
 old was turned away: too old
 ";
         assert_eq!(overview(&list, now), expected);

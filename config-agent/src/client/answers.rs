@@ -74,6 +74,9 @@ pub struct ProxyEntry {
     pub accepted: Option<String>,
     /// Whether that is the one in force.
     pub in_force: bool,
+    /// Why it isn't.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
     /// Pushes that were sent.
     pub pushes: u64,
     /// Pushes that were refused.

@@ -19,7 +19,7 @@ pub(super) const ROUTE_ERROR_HEADER: &str = "x-route-error";
 /// Why no target answered: Envoy's response flags, our word, and the sentence for people. The first that fits counts. (That
 /// it was tried as often as it may, `URX`, is no reason: with what happened each time it is said beside it, and otherwise the
 /// target's last answer is the client's.)
-pub(super) const REASONS: [(&[&str], &str, &str); 10] = [
+pub(super) const REASONS: [(&[&str], &str, &str); 8] = [
     (
         &["UO"],
         "overloaded",
@@ -33,7 +33,6 @@ pub(super) const REASONS: [(&[&str], &str, &str); 10] = [
     ),
     (&["UT"], "timeout", "the target took too long"),
     (&["SI"], "idle", "neither side sent anything for too long"),
-    (&["UMSDR"], "stream_too_long", "the request took longer than it may"),
     (
         &["UPE"],
         "protocol_error",
@@ -49,7 +48,6 @@ pub(super) const REASONS: [(&[&str], &str, &str); 10] = [
         "connection_broken",
         "the connection to the target broke before it answered",
     ),
-    (&["NFCF"], "not_configured", "the proxy has no configuration yet"),
 ];
 
 /// Each reason as a header, and in the body: of gRPC, whose errors are a text, as that; otherwise as JSON.

@@ -258,7 +258,9 @@ impl Session {
         }
         let standing = self.stream.standing();
         let (offered, in_force) = (self.stream.offered(), self.stream.in_force());
+        let missing = self.stream.missing();
         self.entry.update(|proxy| {
+            proxy.missing = missing;
             let sent = offered.map(|offer| offer.version.as_ref());
             if proxy.sent.as_deref() != sent {
                 proxy.sent = sent.map(str::to_owned);

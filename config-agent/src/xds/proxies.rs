@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
+use super::stream::Missing;
 use crate::render::LeftOut;
 
 /// Names that were given once only, as those of pods are, aren't kept for ever.
@@ -42,6 +43,8 @@ pub struct Proxy {
     pub accepted: Option<String>,
     /// Whether that is the one in force.
     pub in_force: bool,
+    /// Why it isn't, in words: what the proxy refuses, or hasn't asked for or answered yet, by type and name.
+    pub waiting_for: Option<String>,
     /// How many pushes it was sent.
     pub pushes: u64,
     /// How many of them it has accepted.
@@ -60,6 +63,9 @@ pub struct Proxy {
     /// The revision of what it has accepted as a whole; 0 if nothing yet.
     #[serde(skip)]
     pub revision: u64,
+    /// What it must do next before it has all of the newest configuration.
+    #[serde(skip)]
+    pub(super) missing: Option<Missing>,
 }
 
 /// A refused push.
@@ -103,9 +109,13 @@ impl Proxies {
     /// The connected proxies, the longest connected first. In force is what has this `revision`.
     pub fn list(&self, revision: u64) -> Vec<Proxy> {
         let connected = self.lock();
-        let with_standing = |proxy: &Proxy| Proxy {
-            in_force: proxy.waits_for(revision).is_none(),
-            ..proxy.clone()
+        let with_standing = |proxy: &Proxy| {
+            let waiting_for = proxy.waits_for(revision);
+            Proxy {
+                in_force: waiting_for.is_none(),
+                waiting_for,
+                ..proxy.clone()
+            }
         };
         connected.proxies.values().map(with_standing).collect()
     }
@@ -188,6 +198,7 @@ impl Proxy {
             sent: None,
             accepted: None,
             in_force: false,
+            waiting_for: None,
             pushes: 0,
             acks: 0,
             nacks: 0,
@@ -195,6 +206,7 @@ impl Proxy {
             nack: None,
             left_out: Arc::default(),
             revision: 0,
+            missing: None,
         }
     }
 
@@ -204,9 +216,11 @@ impl Proxy {
         if self.revision >= revision && !self.refuses(revision) {
             return None;
         }
-        Some(match &self.nack {
-            Some(nack) => format!("refuses {}: {}", nack.resources, nack.message),
-            None => "hasn't accepted it yet".to_owned(),
+        Some(match (&self.nack, &self.missing) {
+            (Some(nack), _) => format!("refuses {}: {}", nack.resources, nack.message),
+            (None, Some(missing)) => missing.to_string(),
+            // It is about to be sent.
+            (None, None) => "hasn't accepted it yet".to_owned(),
         })
     }
 
@@ -264,6 +278,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::render::ResourceType;
 
     fn enter(proxies: &Proxies, node: &str) -> Entry {
         proxies.enter(Proxy::new(
@@ -327,6 +342,11 @@ mod tests {
             proxies.waiting_for(9),
             [("a".to_owned(), "hasn't accepted it yet".to_owned())]
         );
+        a.update(|proxy| proxy.missing = Some(Missing::Answer(ResourceType::Endpoints)));
+        let reason = "hasn't answered the push of EDS yet";
+        assert_eq!(proxies.waiting_for(9), [("a".to_owned(), reason.to_owned())]);
+        assert_eq!(proxies.list(9)[0].waiting_for.as_deref(), Some(reason));
+        assert_eq!(proxies.list(8)[0].waiting_for, None, "it has that");
         drop(a);
         assert!(changed.has_changed().unwrap());
         assert_eq!(proxies.waiting_for(9), []);
@@ -341,8 +361,8 @@ mod tests {
             serde_json::to_value(&proxy).unwrap(),
             json!({
                 "node": "n", "cluster": "c", "dataPlane": "Envoy 1.40.0", "release": null, "protocol": "delta", "scope": null,
-                "connectedAt": "1970-01-01T00:00:00.000Z", "sent": null, "accepted": null, "inForce": false, "pushes": 0,
-                "acks": 1, "nacks": 0, "ackMillis": 1.235, "nack": null,
+                "connectedAt": "1970-01-01T00:00:00.000Z", "sent": null, "accepted": null, "inForce": false,
+                "waitingFor": null, "pushes": 0, "acks": 1, "nacks": 0, "ackMillis": 1.235, "nack": null,
             })
         );
     }

@@ -18,6 +18,8 @@
 //!   believed.
 //! - A cluster that changed waits for its endpoints, even if they are the same. So endpoints follow such clusters.
 
+mod missing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,6 +28,8 @@ use super::response::Push;
 use super::state::{Answer, Due, TypeState, Variant};
 use super::subscription::{Changes, Subscription};
 use crate::render::{ResourceSet, ResourceType};
+
+pub(super) use missing::Missing;
 
 /// A configuration, as it is for this proxy.
 #[derive(Clone, Debug)]
@@ -154,7 +158,7 @@ impl Stream {
                 return Some(self.push(kind, due));
             }
             let has_all = matches!(progress, Progress::HasAll);
-            if has_all && self.has_asked_for_all() {
+            if has_all && self.unasked().is_none() {
                 self.in_force.clone_from(&self.offer);
             }
             let is_in_force = self.is_in_force();
@@ -292,23 +296,6 @@ impl Stream {
             was_held |= self.types[kind as usize].release();
         }
         was_held || self.types[ResourceType::Endpoints as usize].release()
-    }
-
-    /// Whether the proxy has asked for all that it needs to serve the snapshot. It asks for some only when it has got others.
-    fn has_asked_for_all(&self) -> bool {
-        let asks_for = |kind| {
-            let state = self.state(kind);
-            ResourceSet::names(state.wanted()).all(|name| state.wants(name))
-        };
-        let filter = self.state(ResourceType::FilterConfig);
-        let listeners = self.state(ResourceType::Listener).subscription();
-        // One with listeners of its own has routes and certificates of its own, too.
-        let has_ours = listeners.is_some_and(Subscription::is_all);
-        let needed = [ResourceType::Secret, ResourceType::Route];
-        let has_subscribed = self.types.iter().any(TypeState::is_subscribed);
-        has_subscribed
-            && (filter.wanted().is_empty() || filter.is_subscribed())
-            && (!has_ours || needed.into_iter().all(asks_for))
     }
 }
 

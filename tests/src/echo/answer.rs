@@ -10,6 +10,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Channel, Full};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
@@ -105,6 +106,10 @@ pub(super) async fn answer(
 
 async fn echo_answer(echo: Echo, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let wish = Wish::parse(request.uri().query().unwrap_or_default());
+    let extended = request.extensions().get::<Protocol>();
+    if extended.is_some_and(|to| to.as_str() == "websocket") {
+        return Ok(with_status(200, connected(request)));
+    }
     if request.headers().get(UPGRADE).is_some_and(|to| to == "websocket") {
         return Ok(upgraded(request));
     }
@@ -205,8 +210,16 @@ fn serving() -> Response<Body> {
     response
 }
 
-/// The connection is the request's own from here on: every byte comes back.
-fn upgraded(mut request: Request<Incoming>) -> Response<Body> {
+fn upgraded(request: Request<Incoming>) -> Response<Body> {
+    let mut response = with_status(101, connected(request));
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response
+}
+
+/// The connection, or with HTTP/2 the stream, is the request's own after this: every byte comes back.
+fn connected(mut request: Request<Incoming>) -> Body {
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         if let Ok(connection) = upgrade.await {
@@ -214,11 +227,7 @@ fn upgraded(mut request: Request<Incoming>) -> Response<Body> {
             let _ = tokio::io::copy(&mut read, &mut write).await;
         }
     });
-    let mut response = with_status(101, Full::default().map_err(never).boxed_unsync());
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    response
+    Full::default().map_err(never).boxed_unsync()
 }
 
 fn is_grpc(request: &Request<Incoming>) -> bool {
