@@ -165,7 +165,9 @@ impl StateFile {
     }
 
     fn try_write<'r>(&mut self, rules: impl Iterator<Item = &'r Bytes>) -> Result<(), String> {
-        if self.lock.is_none() {
+        // One that isn't in its place any more keeps nobody out.
+        let place = beside(&self.path, ".lock");
+        if !self.lock.as_ref().is_some_and(|lock| is_at(lock, &place)) {
             self.lock = Some(lock(&self.path).map_err(|error| match error.kind() {
                 ErrorKind::WouldBlock => LOCKED.to_owned(),
                 _ => mend(&error),
@@ -284,7 +286,7 @@ fn mend(error: &io::Error) -> String {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on its disk",
         ErrorKind::FileTooLarge => "raise the limit on the size of files",
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => "let this user write its directory",
-        ErrorKind::NotFound => "make its directory",
+        ErrorKind::NotFound | ErrorKind::NotADirectory => "make its directory",
         _ => "mend that",
     };
     format!("{error}: {what}, {ELSEWHERE}")
@@ -300,6 +302,14 @@ fn lock(path: &Path) -> io::Result<File> {
         .open(beside(path, ".lock"))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     Ok(file)
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(file), Ok(there)) => identity(file) == identity(there),
+        _ => false,
+    }
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

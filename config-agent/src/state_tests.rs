@@ -158,6 +158,21 @@ fn a_second_agent_is_kept_out() {
 }
 
 #[test]
+fn a_lock_that_was_removed_is_taken_again_before_the_next_write() {
+    let (directory, path) = a_state();
+    let lock = directory.path().join("state.json.lock");
+    let (mut first, _) = StateFile::open(&path).unwrap();
+    fs::remove_file(&lock).unwrap();
+    first.write(rules().iter()).unwrap();
+    assert!(kept(&path).unwrap_err().contains("another agent keeps its rules there"));
+    fs::remove_file(&lock).unwrap();
+    let (mut second, _) = StateFile::open(&path).unwrap();
+    let said = first.write([].iter()).unwrap_err().to_string();
+    assert!(said.contains("another agent keeps its rules there"), "{said}");
+    second.write(rules().iter()).unwrap();
+}
+
+#[test]
 fn what_others_put_there_is_never_overwritten() {
     let (_directory, path) = a_state();
     let (mut state, _) = StateFile::open(&path).unwrap();

@@ -89,7 +89,13 @@ impl Agent {
     /// The same as it is released.
     pub async fn start_release(config: &Path, ports: &Ports) -> Self {
         let mut command = Command::new(artifacts::sidetrack_release());
-        let mut process = Process::spawn("sidetrack agent", command.args(["agent", "-c"]).arg(config));
+        command.args(["agent", "-c"]).arg(config);
+        Self::start_by(command, ports).await
+    }
+
+    /// The same by this command.
+    pub async fn start_by(mut command: Command, ports: &Ports) -> Self {
+        let mut process = Process::spawn("sidetrack agent", &mut command);
         ready(&mut process, ports.api, "/healthz").await;
         Self(process)
     }
@@ -103,6 +109,15 @@ impl Envoy {
 
     /// The same with this Envoy.
     pub fn start_on(envoy: &Path, bootstrap: &str) -> Self {
+        Self::spawn(envoy, bootstrap, |_| {})
+    }
+
+    /// The same, but `change` may change the command before.
+    pub fn start_with(bootstrap: &str, change: impl FnOnce(&mut Command)) -> Self {
+        Self::spawn(&artifacts::envoy(), bootstrap, change)
+    }
+
+    fn spawn(envoy: &Path, bootstrap: &str, change: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path: PathBuf = directory.path().join("bootstrap.yaml");
         std::fs::write(&path, bootstrap).unwrap();
@@ -115,8 +130,9 @@ impl Envoy {
             "warning",
             "-c",
         ]);
+        change(command.arg(path));
         Self {
-            process: Process::spawn("envoy", command.arg(path)),
+            process: Process::spawn("envoy", &mut command),
             _bootstrap: directory,
         }
     }

@@ -1,15 +1,21 @@
 //! Tells when a file may have changed.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 /// Changes within this time are one.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// How often the file is looked at, whatever the watches say.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Sends a message whenever the file `path` may have changed, until the receiver is dropped.
 ///
@@ -17,29 +23,43 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// the swap of a symbolic link on the way to it (Kubernetes' ConfigMaps). A message comes 100 ms after the first of
 /// the changes it stands for, so that a file written in several steps is read once.
 ///
+/// What no watch tells is seen within a second, by looking: a directory further up was swapped, one that was gone is back,
+/// another machine has written the file.
+///
 /// # Errors
 ///
 /// The system has no watches left, or the file's directory is gone.
 pub fn watch(path: PathBuf) -> notify::Result<mpsc::Receiver<()>> {
     let (changed, mut events) = mpsc::channel(1);
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the file is an access, which must not count as a change of it.
-        if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
+    let way = Arc::new(Mutex::new(Way::to(&path)));
+    let relevant = Arc::clone(&way);
+    let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        let concerns = |event: Event| relevant.lock().unwrap_or_else(PoisonError::into_inner).concerns(&event);
+        if event.is_ok_and(concerns) {
             let _ = changed.try_send(());
         }
     })?;
     let mut directories = Directories {
         watcher,
         watched: BTreeSet::new(),
+        way,
     };
     directories.follow(&path)?;
     let (settled, receiver) = mpsc::channel(1);
+    let mut seen = Seen::of(&path);
     tokio::spawn(async move {
-        while events.recv().await.is_some() {
+        loop {
+            tokio::select! {
+                event = events.recv() => if event.is_none() { return },
+                () = settled.closed() => return,
+                () = sleep(LOOK) => if Seen::of(&path) == seen { continue },
+            }
             sleep(SETTLE).await;
             let _ = events.try_recv();
+            seen = Seen::of(&path);
             if let Err(error) = directories.follow(&path) {
-                tracing::warn!(file = %path.display(), %error, "the file can't be watched at the moment");
+                let file = path.display();
+                tracing::warn!(%file, %error, "the file can't be watched, it is looked at every second");
             }
             if settled.send(()).await.is_err() {
                 return;
@@ -49,15 +69,40 @@ pub fn watch(path: PathBuf) -> notify::Result<mpsc::Receiver<()>> {
     Ok(receiver)
 }
 
+/// What tells one writing of a file from another, links followed.
+#[derive(PartialEq, Eq)]
+struct Seen {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+impl Seen {
+    /// Nothing, if it isn't there.
+    fn of(path: &Path) -> Option<Self> {
+        let file = fs::metadata(path).ok()?;
+        Some(Self {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.size(),
+            changed: (file.ctime(), file.ctime_nsec()),
+        })
+    }
+}
+
 struct Directories {
     watcher: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
+    way: Arc<Mutex<Way>>,
 }
 
 impl Directories {
     /// Watches the directory of `path` and those of every link on the way to the file itself, and no others.
     fn follow(&mut self, path: &Path) -> notify::Result<()> {
-        let wanted = directories(path);
+        let way = Way::to(path);
+        let wanted = way.directories.clone();
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
         for gone in self.watched.difference(&wanted) {
             // A directory that was removed has lost its watch already.
             let _ = self.watcher.unwatch(gone);
@@ -72,30 +117,52 @@ impl Directories {
     }
 }
 
-fn directories(path: &Path) -> BTreeSet<PathBuf> {
-    const MAX_LINKS: usize = 16;
-    let parent = |path: &Path| match path.parent() {
+/// What is on the way to a file.
+struct Way {
+    /// Itself, and every link that leads to it.
+    files: BTreeSet<PathBuf>,
+    /// The directories that these are in.
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Way {
+    fn to(path: &Path) -> Self {
+        const MAX_LINKS: usize = 16;
+        let mut files = BTreeSet::new();
+        let mut next = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            // As it is named in events.
+            next = directory(&next).join(next.file_name().unwrap_or_default());
+            files.insert(next.clone());
+            match fs::read_link(&next) {
+                Ok(target) => next = directory(&next).join(target),
+                Err(_) => break,
+            }
+        }
+        // Where a directory on the way is a link itself, as `..data` is.
+        files.extend(next.canonicalize());
+        let directories = files.iter().map(|file| directory(file)).collect();
+        Self { files, directories }
+    }
+
+    /// Whether something on the way may have changed. Reading it is an access, which is no change; and other files may be
+    /// written there all the time, such as the state of the API.
+    fn concerns(&self, event: &Event) -> bool {
+        let is_on_it = |path: &PathBuf| self.files.contains(path) || self.directories.contains(path);
+        !matches!(event.kind, EventKind::Access(_))
+            && (event.need_rescan() || event.paths.is_empty() || event.paths.iter().any(is_on_it))
+    }
+}
+
+fn directory(path: &Path) -> PathBuf {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
-    };
-    let mut directories = BTreeSet::new();
-    let mut path = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        let directory = parent(&path);
-        directories.insert(directory.clone());
-        match std::fs::read_link(&path) {
-            Ok(target) => path = directory.join(target),
-            Err(_) => break,
-        }
     }
-    // Where a directory on the way is a link itself, as `..data` is.
-    directories.extend(path.canonicalize().ok().map(|real| parent(&real)));
-    directories
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     use tokio::time::timeout;
@@ -142,13 +209,71 @@ mod tests {
         .await;
     }
 
+    /// Waits until a change was seen after which the file has this text.
+    async fn until_it_has(changes: &mut mpsc::Receiver<()>, file: &Path, text: &str) {
+        let seen = async {
+            while changes.recv().await.is_some() {
+                if fs::read_to_string(file).is_ok_and(|found| found == text) {
+                    return;
+                }
+            }
+        };
+        timeout(Duration::from_secs(5), seen).await.expect("the change is seen");
+    }
+
     #[tokio::test]
-    async fn reading_is_no_change() {
+    async fn a_directory_that_was_gone_is_watched_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let [directory, aside] = ["here", "aside"].map(|name| parent.path().join(name));
+        let file = directory.join("config.yaml");
+        fs::create_dir(&directory).unwrap();
+        fs::write(&file, "1").unwrap();
+        let mut changes = watch(file.clone()).unwrap();
+        fs::rename(&directory, &aside).unwrap();
+        timeout(Duration::from_secs(5), changes.recv())
+            .await
+            .expect("it is seen that it is gone")
+            .unwrap();
+        fs::create_dir(&directory).unwrap();
+        fs::write(&file, "2").unwrap();
+        until_it_has(&mut changes, &file, "2").await;
+        fs::remove_dir_all(&directory).unwrap();
+        fs::rename(&aside, &directory).unwrap();
+        until_it_has(&mut changes, &file, "1").await;
+    }
+
+    #[tokio::test]
+    async fn a_link_further_up_that_is_swapped_is_seen() {
+        let parent = tempfile::tempdir().unwrap();
+        for version in ["1", "2"] {
+            let directory = parent.path().join(version).join("etc");
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("config.yaml"), version).unwrap();
+        }
+        let [current, new] = ["current", "new"].map(|name| parent.path().join(name));
+        symlink("1", &current).unwrap();
+        let file = current.join("etc/config.yaml");
+        let mut changes = watch(file.clone()).unwrap();
+        symlink("2", &new).unwrap();
+        fs::rename(&new, &current).unwrap();
+        until_it_has(&mut changes, &file, "2").await;
+        fs::write(&file, "3").unwrap();
+        until_it_has(&mut changes, &file, "3").await;
+    }
+
+    #[tokio::test]
+    async fn reading_is_no_change_nor_is_what_lies_beside() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("config.yaml");
         fs::write(&file, "1").unwrap();
         let mut changes = watch(file.clone()).unwrap();
         fs::read(&file).unwrap();
-        assert!(timeout(Duration::from_millis(400), changes.recv()).await.is_err());
+        fs::write(directory.path().join("new"), "2").unwrap();
+        fs::rename(
+            directory.path().join("new"),
+            directory.path().join("config.yaml.state.json"),
+        )
+        .unwrap();
+        assert!(timeout(Duration::from_millis(1500), changes.recv()).await.is_err());
     }
 }
