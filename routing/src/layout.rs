@@ -6,8 +6,10 @@
 //! sections   one after another, in the order of `Section`; rows of fixed size, every number a little-endian u32
 //! ```
 //!
-//! A row that owns rows of another section says where they start; they end where the next row's start. So `Keys` and
-//! `Rules` have one row more than there are keys and rules. A `text` is an offset and a length in `Texts`.
+//! A key's rules start where it says, and end where the next key's start. So `Keys` has one row more than there are keys.
+//! A rule's targets, conditions and effects start where it says ([`NONE`]: there are none), and end with a row that has
+//! [`LAST`] in the length of its first text. Rules with equal ones share them: sandboxes are much alike. A `text` is an
+//! offset and a length in `Texts`.
 //!
 //! | section    | row                                                          | order                        |
 //! |------------|--------------------------------------------------------------|------------------------------|
@@ -15,10 +17,10 @@
 //! | Sources    | kind, name: text                                             | precedence                   |
 //! | Keys       | key: text, first rule                                        | sorted by key, byte for byte |
 //! | Rules      | name: text, first target, first condition, first effect      | key by key, precedence       |
-//! | Targets    | cluster: text, weight                                        | rule by rule                 |
-//! | Conditions | what, name: text, value: text                                | rule by rule                 |
-//! | Effects    | kind, name: text, value: text                                | rule by rule, by kind        |
-//! | Texts      | bytes                                                        | each text once               |
+//! | Targets    | cluster: text, weight                                        | as rules come to need them   |
+//! | Conditions | what, name: text, value: text                                | as rules come to need them   |
+//! | Effects    | kind, name: text, value: text                                | likewise; of a rule, by kind |
+//! | Texts      | bytes                                                        | each once, but for names     |
 //!
 //! `what` of a condition is subject + test × 256 + (1 if it is the last of its alternatives) × 65536 + (1 if its value is
 //! what metrics call the requests for which it held) × 131072. Conditions up to and including a last one are
@@ -28,7 +30,7 @@
 pub(crate) const MAGIC: [u8; 8] = *b"\0sdtrack";
 
 /// The version of the table's layout, written by the agent and wanted by the filter.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Bytes before the checksum's subject: magic, version, checksum.
 pub(crate) const CHECKED_FROM: usize = 8 + 4 + 8;
@@ -37,6 +39,12 @@ pub(crate) const CHECKED_FROM: usize = 8 + 4 + 8;
 pub(crate) const HEADER_BYTES: usize = CHECKED_FROM + 4 * SECTIONS;
 
 pub(crate) const SECTIONS: usize = 8;
+
+/// In the length of a row's first text: it is the last of those that belong together.
+pub(crate) const LAST: u32 = 1 << 31;
+
+/// Where a rule's rows start that has none.
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// A section, by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +79,14 @@ pub(crate) const ROW_BYTES: [usize; SECTIONS] = [
     EFFECT_ROW,
     1,
 ];
+
+/// Where in a row of this section the length of its first text is.
+pub(crate) const fn length_of_first_text(section: Section) -> usize {
+    match section {
+        Section::Sources | Section::Conditions | Section::Effects => 8,
+        _ => 4,
+    }
+}
 
 /// An enumeration that is a number in a table.
 macro_rules! numbered {

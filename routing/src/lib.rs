@@ -49,7 +49,7 @@ mod valid;
 mod validate;
 pub mod wire;
 
-pub use compile::compile;
+pub use compile::{Compiler, compile};
 pub use conflicts::{Warning, warnings};
 pub use decide::{Destination, Reason, Recorder, Request, RequestHead, RouteDecision, decide, decide_with};
 pub use decode::decode;

@@ -9,8 +9,9 @@ use thiserror::Error;
 use crate::compile::compile;
 use crate::decode::decode;
 use crate::layout::{
-    CHECKED_FROM, CONDITION_ROW, EFFECT_ROW, EffectKind, HEADER_BYTES, KEY_ROW, MAGIC, ROW_BYTES, RULE_ROW, SECTIONS,
-    SETTINGS_ROW, SOURCE_ROW, Section, SourceKind, Subject, TARGET_ROW, Test, VERSION, What, checksum,
+    CHECKED_FROM, CONDITION_ROW, EFFECT_ROW, EffectKind, HEADER_BYTES, KEY_ROW, LAST, MAGIC, NONE, ROW_BYTES, RULE_ROW,
+    SECTIONS, SETTINGS_ROW, SOURCE_ROW, Section, SourceKind, Subject, TARGET_ROW, Test, VERSION, What, checksum,
+    length_of_first_text,
 };
 use crate::matchers::Pattern;
 use crate::problem::Problem;
@@ -30,7 +31,7 @@ pub struct RouteTable {
 #[derive(Clone, Copy)]
 pub struct Rule<'t> {
     table: &'t RouteTable,
-    index: usize,
+    row: &'t [u8; RULE_ROW],
     label: Option<&'t str>,
 }
 
@@ -162,7 +163,7 @@ impl RouteTable {
 
     /// How many rules there are.
     pub fn rules(&self) -> usize {
-        self.rows::<RULE_ROW>(Section::Rules).len().saturating_sub(1)
+        self.rows::<RULE_ROW>(Section::Rules).len()
     }
 
     /// How many route keys there are.
@@ -205,10 +206,14 @@ impl RouteTable {
     pub(crate) fn rules_of(&self, key: &[u8]) -> Option<impl Iterator<Item = Rule<'_>>> {
         let (_end, keys) = self.rows::<KEY_ROW>(Section::Keys).split_last()?;
         let index = keys.binary_search_by(|row| self.text(row, 0).cmp(key)).ok()?;
-        let rules = self.owned::<KEY_ROW>(Section::Keys, index, 8);
-        Some(rules.map(|index| Rule {
+        let rows = self.rows::<KEY_ROW>(Section::Keys);
+        let start = |index: usize| rows.get(index).map_or(0, |row| number(row, 8) as usize);
+        let rules = self
+            .rows::<RULE_ROW>(Section::Rules)
+            .get(start(index)..start(index + 1));
+        Some(rules.unwrap_or_default().iter().map(|row| Rule {
             table: self,
-            index,
+            row,
             label: None,
         }))
     }
@@ -222,16 +227,19 @@ impl RouteTable {
         bytes.as_chunks::<N>().0
     }
 
-    /// The rows that row `index` owns: from the number at `at` to that of the next row.
-    fn owned<const N: usize>(&self, section: Section, index: usize, at: usize) -> std::ops::Range<usize> {
-        let rows = self.rows::<N>(section);
-        let start = |index: usize| rows.get(index).map_or(0, |row| number(row, at) as usize);
-        start(index)..start(index + 1)
+    /// The rows from `first` on that belong together.
+    fn block<const N: usize>(&self, section: Section, first: u32) -> impl Iterator<Item = &[u8; N]> + Clone {
+        let rows = self.rows::<N>(section).get(first as usize..).unwrap_or_default();
+        let mut is_over = false;
+        rows.iter().take_while(move |row| {
+            let is_last = number(*row, length_of_first_text(section)) & LAST != 0;
+            !std::mem::replace(&mut is_over, is_last)
+        })
     }
 
     fn text(&self, row: &[u8], at: usize) -> &[u8] {
         let start = number(row, at) as usize;
-        let end = start.saturating_add(number(row, at + 4) as usize);
+        let end = start.saturating_add((number(row, at + 4) & !LAST) as usize);
         self.rows::<1>(Section::Texts)
             .as_flattened()
             .get(start..end)
@@ -277,7 +285,7 @@ impl RouteTable {
         let texts = self.rows::<1>(Section::Texts).len();
         let text_fits = |row: &[u8], at| {
             (number(row, at) as usize)
-                .checked_add(number(row, at + 4) as usize)
+                .checked_add((number(row, at + 4) & !LAST) as usize)
                 .is_some_and(|end| end <= texts)
         };
         let is_name = |row: &[u8], at| text_fits(row, at) && self.text(row, at).is_ascii();
@@ -330,12 +338,14 @@ impl RouteTable {
         {
             return Err("its keys aren't sorted");
         }
-        let whole = covers(
-            keys.iter().map(|row| number(row, 8) as usize),
-            rules.len().saturating_sub(1),
-        ) && covers(rules.iter().map(|row| number(row, 8) as usize), targets.len())
-            && covers(rules.iter().map(|row| number(row, 12) as usize), conditions.len())
-            && covers(rules.iter().map(|row| number(row, 16) as usize), effects.len());
+        let starts = |at, rows: usize| {
+            let mut starts = rules.iter().map(move |row| number(row, at));
+            starts.all(|start| start == NONE || (start as usize) < rows)
+        };
+        let whole = covers(keys.iter().map(|row| number(row, 8) as usize), rules.len())
+            && starts(8, targets.len())
+            && starts(12, conditions.len())
+            && starts(16, effects.len());
         if !whole {
             return Err("its rows don't belong together");
         }
@@ -355,7 +365,7 @@ impl fmt::Debug for RouteTable {
 impl<'t> Rule<'t> {
     /// The rule's name.
     pub fn name(&self) -> &'t str {
-        self.table.name(self.row(), 0)
+        self.table.name(self.row, 0)
     }
 
     /// What metrics call a request that this rule was chosen for, where that isn't the rule's name: the pattern that its
@@ -373,12 +383,8 @@ impl<'t> Rule<'t> {
     /// Its targets: cluster and weight.
     pub fn targets(&self) -> impl Iterator<Item = (&'t str, u32)> + Clone + use<'t> {
         let table = self.table;
-        let owned = table.owned::<RULE_ROW>(Section::Rules, self.index, 8);
-        let rows = table
-            .rows::<TARGET_ROW>(Section::Targets)
-            .get(owned)
-            .unwrap_or_default();
-        rows.iter().map(move |row| (table.name(row, 0), number(row, 8)))
+        let rows = table.block::<TARGET_ROW>(Section::Targets, number(self.row, 8));
+        rows.map(move |row| (table.name(row, 0), number(row, 8)))
     }
 
     /// The headers to set on the request, as (lower-case name, value).
@@ -397,12 +403,8 @@ impl<'t> Rule<'t> {
 
     pub(crate) fn effects(&self) -> impl Iterator<Item = Effect<'t>> + use<'t> {
         let table = self.table;
-        let owned = table.owned::<RULE_ROW>(Section::Rules, self.index, 16);
-        let rows = table
-            .rows::<EFFECT_ROW>(Section::Effects)
-            .get(owned)
-            .unwrap_or_default();
-        rows.iter().filter_map(move |row| {
+        let rows = table.block::<EFFECT_ROW>(Section::Effects, number(self.row, 16));
+        rows.filter_map(move |row| {
             let kind = EffectKind::from_number(number(row, 0))?;
             Some(Effect {
                 kind,
@@ -414,12 +416,8 @@ impl<'t> Rule<'t> {
 
     pub(crate) fn conditions(&self) -> impl Iterator<Item = Condition<'t>> + use<'t> {
         let table = self.table;
-        let owned = table.owned::<RULE_ROW>(Section::Rules, self.index, 12);
-        let rows = table
-            .rows::<CONDITION_ROW>(Section::Conditions)
-            .get(owned)
-            .unwrap_or_default();
-        rows.iter().filter_map(move |row| {
+        let rows = table.block::<CONDITION_ROW>(Section::Conditions, number(self.row, 12));
+        rows.filter_map(move |row| {
             let What {
                 subject,
                 test,
@@ -441,13 +439,6 @@ impl<'t> Rule<'t> {
                 labels,
             })
         })
-    }
-
-    fn row(&self) -> &'t [u8] {
-        self.table
-            .rows::<RULE_ROW>(Section::Rules)
-            .get(self.index)
-            .map_or(&[], |row| row.as_slice())
     }
 }
 
@@ -526,7 +517,7 @@ mod tests {
         bytes[8] = 9;
         let error = RouteTable::load(bytes).unwrap_err();
         assert_eq!(error, InvalidTable::Version(9));
-        assert!(error.to_string().contains("wants version 3"));
+        assert!(error.to_string().contains("wants version 4"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::{
     AsyncDataSource, BackoffStrategy, DataSource, ExtensionConfigSource, TypedExtensionConfig, async_data_source,
     data_source,
@@ -17,6 +18,7 @@ use prost::{Message, Name};
 use serde_json::{Value, json};
 use sidetrack_routing::{KeySource, ValidRouting, compile};
 
+use super::encoded::Encoded;
 use super::envoy::EnvoyVersion;
 use super::proto::{any, duration, from_agent};
 
@@ -75,24 +77,26 @@ impl FilterCode {
     }
 }
 
-/// The filter as the agent sends it: with the compiled `table`.
-pub(super) fn filter_config(table: &[u8], code: &FilterCode, envoy: EnvoyVersion) -> TypedExtensionConfig {
-    let table = any(&BytesValue { value: table.to_vec() });
-    TypedExtensionConfig {
+/// The filter as the agent sends it, a `TypedExtensionConfig`: with the compiled `table`, which it shares.
+pub(super) fn filter_config(table: &Bytes, code: &FilterCode, envoy: EnvoyVersion) -> Encoded {
+    const TYPED_CONFIG: u32 = 2;
+    let wasm = wasm(bytes_value(table.clone()), code, envoy);
+    let named = TypedExtensionConfig {
         name: FILTER.to_owned(),
-        typed_config: Some(wasm(table, code, envoy)),
-    }
+        typed_config: None,
+    };
+    wasm.into_field(TYPED_CONFIG).and(&named)
 }
 
 /// The filter's place in the chain: switched off but for the routes that switch it on, with a configuration that sends
 /// everything to the baseline until the agent's arrives.
 pub(super) fn discovered_filter(routing: &ValidRouting, code: &FilterCode, envoy: EnvoyVersion) -> HttpFilter {
-    let without_rules = any(&StringValue {
+    let without_rules = Encoded::message(&any(&StringValue {
         value: without_rules(routing).to_string(),
-    });
+    }));
     in_chain(http_filter::ConfigType::ConfigDiscovery(ExtensionConfigSource {
         config_source: Some(from_agent()),
-        default_config: Some(wasm(without_rules, code, envoy)),
+        default_config: Some(message(&wasm(without_rules, code, envoy))),
         apply_default_config_without_warming: true,
         type_urls: vec![Wasm::type_url()],
     }))
@@ -100,10 +104,8 @@ pub(super) fn discovered_filter(routing: &ValidRouting, code: &FilterCode, envoy
 
 /// The same with its table in it, for an Envoy without an agent.
 pub(super) fn static_filter(routing: &ValidRouting, code: &FilterCode, envoy: EnvoyVersion) -> HttpFilter {
-    let table = any(&BytesValue {
-        value: compile(routing),
-    });
-    in_chain(http_filter::ConfigType::TypedConfig(wasm(table, code, envoy)))
+    let table = bytes_value(compile(routing).into());
+    in_chain(http_filter::ConfigType::TypedConfig(message(&wasm(table, code, envoy))))
 }
 
 fn in_chain(config: http_filter::ConfigType) -> HttpFilter {
@@ -139,7 +141,22 @@ fn without_rules(routing: &ValidRouting) -> Value {
     json
 }
 
-fn wasm(configuration: Any, code: &FilterCode, envoy: EnvoyVersion) -> Any {
+/// An `Any` of a `BytesValue`.
+fn bytes_value(value: Bytes) -> Encoded {
+    const VALUE: u32 = 1;
+    let value = Encoded::sharing(value).into_field(VALUE);
+    value.into_any(BytesValue::type_url())
+}
+
+/// The message that an encoded `Any` is.
+fn message(any: &Encoded) -> Any {
+    Any::decode(any.parts().concat().as_slice()).unwrap_or_default()
+}
+
+/// An `Any` of a `Wasm`, with a plugin configuration that is an `Any`, too.
+fn wasm(configuration: Encoded, code: &FilterCode, envoy: EnvoyVersion) -> Encoded {
+    const CONFIG: u32 = 1;
+    const CONFIGURATION: u32 = 4;
     let vm = VmConfig {
         vm_id: FILTER.to_owned(),
         runtime: "envoy.wasm.runtime.v8".to_owned(),
@@ -149,7 +166,6 @@ fn wasm(configuration: Any, code: &FilterCode, envoy: EnvoyVersion) -> Any {
     let plugin = PluginConfig {
         name: FILTER.to_owned(),
         root_id: FILTER.to_owned(),
-        configuration: Some(configuration),
         failure_policy: FailurePolicy::FailReload.into(),
         reload_config: Some(ReloadConfig {
             backoff: Some(BackoffStrategy {
@@ -160,14 +176,10 @@ fn wasm(configuration: Any, code: &FilterCode, envoy: EnvoyVersion) -> Any {
         vm: Some(plugin_config::Vm::VmConfig(vm)),
         ..Default::default()
     };
-    let mut value = Wasm { config: Some(plugin) }.encode_to_vec();
-    for capability in CAPABILITIES {
-        value.extend(allowed(capability, envoy).encode_to_vec());
-    }
-    Any {
-        type_url: Wasm::type_url(),
-        value,
-    }
+    let wasm = configuration.into_field(CONFIGURATION).and(&plugin).into_field(CONFIG);
+    let allowed = CAPABILITIES.into_iter().map(|capability| allowed(capability, envoy));
+    let wasm = allowed.fold(wasm, |wasm, allowed| wasm.and(&allowed));
+    wasm.into_any(Wasm::type_url())
 }
 
 /// A message with one allowed capability, to be appended to the others.
@@ -205,14 +217,17 @@ mod tests {
     fn the_capabilities_are_merged_into_one_message_with_equal_bytes() {
         let config = |envoy| {
             let code = FilterCode::file("/filter.wasm".into());
-            wasm(any(&StringValue { value: String::new() }), &code, envoy)
+            let configuration = any(&StringValue { value: "{}".to_owned() });
+            message(&wasm(Encoded::message(&configuration), &code, envoy))
         };
         for envoy in EnvoyVersion::ALL {
             let merged = Wasm::decode(config(envoy).value.as_slice()).unwrap().config.unwrap();
             let Some(plugin_config::Vm::VmConfig(vm)) = merged.vm else {
                 panic!("no VM")
             };
-            assert_eq!(vm.vm_id, FILTER);
+            assert_eq!((&*vm.vm_id, &*merged.root_id), (FILTER, FILTER));
+            let configuration = merged.configuration.unwrap();
+            assert_eq!(StringValue::decode(&*configuration.value).unwrap().value, "{}");
             let places = [merged.capability_restriction_config, vm.capability_restriction_config];
             let counts = places.map(|restriction| restriction.map(|found| found.allowed_capabilities.len()));
             let all = Some(CAPABILITIES.len());

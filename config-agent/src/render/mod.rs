@@ -6,6 +6,7 @@
 
 mod bootstrap;
 mod cluster;
+mod encoded;
 mod envoy;
 mod filter;
 mod grpc;

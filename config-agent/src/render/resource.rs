@@ -1,6 +1,7 @@
 //! What proxies get: resources, encoded once for all of them, and sets of them.
 
 use std::fmt;
+use std::hash::Hasher as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,12 +11,13 @@ use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
-use envoy_types::pb::google::protobuf::Any;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use prost::encoding::{WireType, encode_key, encode_varint, string};
 use prost::{Message, Name};
 use twox_hash::XxHash64;
+
+use super::encoded::Encoded;
 
 /// The types of resources, in the order they are pushed: what is named comes before what names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,8 +45,9 @@ pub struct Resource {
     pub hash: u64,
     /// Whether Envoy asks for endpoints of this name when it has got this resource.
     pub has_endpoints: bool,
-    encoded: Bytes,
-    /// Where the `Any` begins in it, which is its last field.
+    /// An encoded `envoy.service.discovery.v3.Resource`, in parts.
+    parts: [Bytes; 3],
+    /// Where the `Any` begins in the first part. It is the last field.
     any: usize,
 }
 
@@ -105,40 +108,50 @@ impl Resource {
             // One that isn't from an agent like this differs from everything.
             hash: u64::from_str_radix(version, 16).unwrap_or_default(),
             has_endpoints: false,
-            encoded: Bytes::new(),
+            parts: Default::default(),
             any: 0,
         }
     }
 
     /// Whether it is of that kind: there is nothing to send.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.encoded.is_empty()
+        self.parts.iter().all(Bytes::is_empty)
     }
 
     pub(crate) fn new<M: Message + Name>(name: &str, message: &M) -> Self {
-        let value = message.encode_to_vec();
-        let hash = XxHash64::oneshot(0, &value);
-        let any = Any {
-            type_url: M::type_url(),
-            value,
-        };
+        Self::encoded::<M>(name, Encoded::message(message))
+    }
+
+    /// One with an encoded message of type `M`.
+    pub(super) fn encoded<M: Name>(name: &str, message: Encoded) -> Self {
+        let mut hasher = XxHash64::default();
+        message.parts().into_iter().for_each(|part| hasher.write(part));
+        let hash = hasher.finish();
+        let any = message.into_any(M::type_url());
         // Of `envoy.service.discovery.v3.Resource`; the fields of a message may come in any order.
         const VERSION: u32 = 1;
         const RESOURCE: u32 = 2;
         const NAME: u32 = 3;
-        let any_bytes = any.encoded_len();
-        let mut encoded = Vec::with_capacity(any_bytes + name.len() + 64);
-        string::encode(NAME, &name.to_owned(), &mut encoded);
-        string::encode(VERSION, &version(hash), &mut encoded);
-        encode_key(RESOURCE, WireType::LengthDelimited, &mut encoded);
-        encode_varint(any_bytes as u64, &mut encoded);
-        let start = encoded.len();
-        any.encode_raw(&mut encoded);
+        let mut head = Vec::with_capacity(any.before.len() + name.len() + 64);
+        string::encode(NAME, &name.to_owned(), &mut head);
+        string::encode(VERSION, &version(hash), &mut head);
+        encode_key(RESOURCE, WireType::LengthDelimited, &mut head);
+        encode_varint(any.len() as u64, &mut head);
+        let start = head.len();
+        let Encoded {
+            before,
+            shared,
+            mut after,
+        } = any;
+        head.extend_from_slice(&before);
+        if shared.is_empty() {
+            head.append(&mut after);
+        }
         Self {
             name: name.into(),
             hash,
             has_endpoints: false,
-            encoded: encoded.into(),
+            parts: [head.into(), shared, after.into()],
             any: start,
         }
     }
@@ -148,14 +161,16 @@ impl Resource {
         version(self.hash)
     }
 
-    /// It with its name and version, as delta responses have it: an encoded `envoy.service.discovery.v3.Resource`.
-    pub fn encoded(&self) -> Bytes {
-        self.encoded.clone()
+    /// It with its name and version, as delta responses have it: an encoded `envoy.service.discovery.v3.Resource`, in
+    /// parts.
+    pub fn whole(&self) -> [Bytes; 3] {
+        self.parts.clone()
     }
 
     /// It alone, as responses of the state of the world have it: an encoded `Any`. It shares the bytes.
-    pub fn any(&self) -> Bytes {
-        self.encoded.slice(self.any..)
+    pub fn any(&self) -> [Bytes; 3] {
+        let [head, shared, tail] = self.parts.clone();
+        [head.slice(self.any..), shared, tail]
     }
 }
 
@@ -174,7 +189,8 @@ impl Eq for Resource {}
 
 impl fmt::Debug for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} bytes {:016x}", self.name, self.encoded.len(), self.hash)
+        let bytes: usize = self.parts.iter().map(Bytes::len).sum();
+        write!(f, "{}: {} bytes {:016x}", self.name, bytes, self.hash)
     }
 }
 
@@ -274,7 +290,8 @@ impl fmt::Debug for ResourceSet {
 
 #[cfg(test)]
 mod tests {
-    use envoy_types::pb::envoy::service::discovery::v3::Resource as Encoded;
+    use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+    use envoy_types::pb::google::protobuf::Any;
 
     use super::*;
 
@@ -288,11 +305,11 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_are_in_one_buffer() {
+    fn both_forms_share_their_bytes() {
         let resource = cluster("a", "x");
-        let encoded = Encoded::decode(resource.encoded()).unwrap();
+        let encoded = discovery::Resource::decode(&*resource.whole().concat()).unwrap();
         assert_eq!((&*encoded.name, encoded.version.clone()), ("a", resource.version()));
-        let any = Any::decode(resource.any()).unwrap();
+        let any = Any::decode(&*resource.any().concat()).unwrap();
         assert_eq!(encoded.resource.as_ref(), Some(&any));
         assert_eq!(any.type_url, ResourceType::Cluster.type_url());
         assert_eq!(Cluster::decode(&*any.value).unwrap().alt_stat_name, "x");

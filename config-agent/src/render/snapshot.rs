@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
 use imbl::OrdMap;
 use sidetrack_routing::{Target, ValidConfig, ValidRule};
 use twox_hash::XxHash64;
@@ -181,11 +182,17 @@ impl Snapshot {
 
     fn put_filter(&mut self, code: &FilterCode, envoy: EnvoyVersion) {
         let filter = filter_config(self.view.table(), code, envoy);
-        self.put(ResourceType::FilterConfig, Resource::new(FILTER, &filter));
+        let filter = Resource::encoded::<TypedExtensionConfig>(FILTER, filter);
+        self.put(ResourceType::FilterConfig, filter);
     }
 
     fn put(&mut self, kind: ResourceType, resource: Resource) {
         self.resources[kind as usize].insert(Arc::new(resource));
+    }
+
+    /// What it was rendered from.
+    pub(super) fn view(&self) -> &View {
+        &self.view
     }
 
     /// The hash of the content.

@@ -81,7 +81,9 @@ impl Snapshots {
         if self.config.agent.scopes == config.agent.scopes {
             for (plane, (snapshot, asked)) in &old {
                 if revision - asked <= KEPT || *plane == DataPlane::NEWEST {
-                    let view = next.view(&config, plane.scope);
+                    let view = next.views.entry(plane.scope);
+                    let view = view.or_insert_with(|| Arc::new(snapshot.view().next(&config, plane.scope)));
+                    let view = Arc::clone(view);
                     let snapshot = plane.next(snapshot, &view, &self.code);
                     next.snapshots.insert(*plane, (Arc::new(snapshot), *asked));
                 }

@@ -1,16 +1,18 @@
 //! The part of a configuration that some proxies get.
 
 use std::collections::HashSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use sidetrack_routing::{ValidConfig, ValidRule, compile};
+use sidetrack_routing::{Compiler, ValidConfig, ValidRule};
 
 /// The configuration as the proxies of one scope get it, and its compiled table.
 #[derive(Debug)]
 pub(super) struct View {
     config: Arc<ValidConfig>,
     table: OnceLock<Bytes>,
+    /// What the table was made with. The next view takes it.
+    compiler: Mutex<Option<Compiler>>,
 }
 
 /// The rules that one view has and another hasn't.
@@ -18,8 +20,8 @@ pub(super) struct View {
 pub(super) struct Difference {
     pub(super) added: Vec<Arc<ValidRule>>,
     pub(super) removed: Vec<Arc<ValidRule>>,
-    /// Whether there are others between rules that stayed.
-    is_moved: bool,
+    /// Whether the rules that are in both stand in another order.
+    pub(super) is_reordered: bool,
 }
 
 impl View {
@@ -37,7 +39,22 @@ impl View {
         Self {
             config,
             table: OnceLock::new(),
+            compiler: Mutex::default(),
         }
+    }
+
+    /// The same of `config`, which follows this one's: at the cost of what changed.
+    pub(super) fn next(&self, config: &Arc<ValidConfig>, scope: Option<usize>) -> Self {
+        let next = Self::new(config, scope);
+        let compiler = self.compiler.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(mut compiler), Some(difference)) = (compiler, self.difference(&next))
+            && !difference.is_reordered
+        {
+            let changed = difference.added.iter().chain(&difference.removed);
+            compiler.update(&next.config.routing, changed.map(|rule| rule.route_key.as_str()));
+            *next.compiler.lock().unwrap_or_else(PoisonError::into_inner) = Some(compiler);
+        }
+        next
     }
 
     pub(super) fn config(&self) -> &ValidConfig {
@@ -46,7 +63,14 @@ impl View {
 
     /// The compiled table, compiled when the first asks.
     pub(super) fn table(&self) -> &Bytes {
-        self.table.get_or_init(|| compile(&self.config.routing).into())
+        self.table.get_or_init(|| {
+            let mut compiler = self.compiler.lock().unwrap_or_else(PoisonError::into_inner);
+            let routing = &self.config.routing;
+            compiler
+                .get_or_insert_with(|| Compiler::new(routing))
+                .table(routing)
+                .into()
+        })
     }
 
     /// How the rules of `next` differ from those of this view, if nothing else does.
@@ -66,16 +90,20 @@ impl View {
             let left = rules.iter().filter(|rule| !others.contains(&Arc::as_ptr(rule)));
             left.cloned().collect::<Vec<_>>()
         };
+        let stayed = |rules: &[Arc<ValidRule>], others: &HashSet<*const ValidRule>| {
+            let both = rules.iter().map(Arc::as_ptr).filter(|rule| others.contains(rule));
+            both.collect::<Vec<_>>()
+        };
         Some(Difference {
             added: without(new, &in_old),
             removed: without(old, &in_new),
-            is_moved: !old.is_empty() || !new.is_empty(),
+            is_reordered: stayed(old, &in_new) != stayed(new, &in_old),
         })
     }
 }
 
 impl Difference {
     pub(super) fn is_empty(&self) -> bool {
-        !self.is_moved
+        self.added.is_empty() && self.removed.is_empty() && !self.is_reordered
     }
 }

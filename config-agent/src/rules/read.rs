@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use serde_json::Value;
 use sidetrack_routing::{Path, Problem, Segment, decode, validate_rules, wire};
 
@@ -15,7 +16,7 @@ const MAX_PROBLEMS: usize = 100;
 /// Checked rules by route key, and the file beside which they were checked.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    pub(crate) keys: BTreeMap<Arc<str>, Arc<KeyRules>>,
+    pub(crate) keys: OrdMap<Arc<str>, Arc<KeyRules>>,
     pub(crate) file: Arc<FileRules>,
 }
 
@@ -65,7 +66,7 @@ impl Prepared {
                 message,
             });
         }
-        let mut keys = BTreeMap::new();
+        let mut keys = OrdMap::new();
         for (key, Group { indices, rules }) in groups {
             match checked(rules, file) {
                 Ok(rules) => {
@@ -117,10 +118,10 @@ impl Group {
 
 /// Checks rules anew, beside another file.
 pub(super) fn recheck(
-    keys: &BTreeMap<Arc<str>, Arc<KeyRules>>,
+    keys: &OrdMap<Arc<str>, Arc<KeyRules>>,
     file: &FileRules,
-) -> Result<BTreeMap<Arc<str>, Arc<KeyRules>>, InvalidRules> {
-    let mut checked = BTreeMap::new();
+) -> Result<OrdMap<Arc<str>, Arc<KeyRules>>, InvalidRules> {
+    let mut checked = OrdMap::new();
     let mut problems = Vec::new();
     for (key, rules) in keys {
         match KeyRules::check(rules.wire().to_vec(), file) {

@@ -1,10 +1,10 @@
 //! All rules, those of the file and those of the API, and how they change.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use imbl::OrdMap;
 use serde_json::Value;
 use sidetrack_routing::{Problem, ValidConfig};
 
@@ -19,7 +19,8 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct RuleSet {
     file: Arc<FileRules>,
-    api: BTreeMap<Arc<str>, Arc<KeyRules>>,
+    /// A clone shares what doesn't change.
+    api: OrdMap<Arc<str>, Arc<KeyRules>>,
     /// Of the API's rules.
     len: usize,
     bytes: usize,
@@ -71,7 +72,7 @@ impl RuleSet {
     pub fn new(file: FileRules) -> Self {
         Self {
             file: Arc::new(file),
-            api: BTreeMap::new(),
+            api: OrdMap::new(),
             len: 0,
             bytes: 0,
             tag: Tag::of(b""),
@@ -128,8 +129,8 @@ impl RuleSet {
 
     /// The rules of the API of the first key after `key`, as elements of a JSON list; of the very first, if none is given.
     pub(crate) fn api_json_after(&self, key: Option<&str>) -> Option<(&Arc<str>, &Bytes)> {
-        let after = key.map_or(Bound::Unbounded, Bound::Excluded);
-        let next = self.api.range::<str, _>((after, Bound::Unbounded)).next();
+        let after = key.map_or(Bound::Unbounded, |key| Bound::Excluded(Arc::from(key)));
+        let next = self.api.range((after, Bound::Unbounded)).next();
         next.map(|(key, rules)| (key, rules.json()))
     }
 

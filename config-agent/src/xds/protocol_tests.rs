@@ -30,7 +30,7 @@ pub(super) fn resource(name: &str, content: &str) -> Resource {
 
 /// The content of a resource that was sent.
 pub(super) fn content(resource: &Resource) -> String {
-    let any = Any::decode(resource.any()).unwrap();
+    let any = Any::decode(&*resource.any().concat()).unwrap();
     Cluster::decode(&*any.value).unwrap().alt_stat_name
 }
 

@@ -69,7 +69,10 @@ struct Message {
 impl Push {
     /// How many bytes its message has.
     fn encoded_len(&self) -> usize {
-        let resources = self.resources.iter().map(|resource| self.variant.body(resource).len());
+        let resources = self
+            .resources
+            .iter()
+            .map(|resource| bytes_of(&self.variant.body(resource)));
         let removed = self.removed.iter().map(|name| name.len());
         field_len(VERSION, self.version.len())
             + field_len(TYPE_URL, self.kind.type_url().len())
@@ -80,12 +83,17 @@ impl Push {
 }
 
 impl Variant {
-    fn body(self, resource: &Resource) -> Bytes {
+    /// Its bytes, in parts.
+    fn body(self, resource: &Resource) -> [Bytes; 3] {
         match self {
             Self::StateOfTheWorld => resource.any(),
-            Self::Delta => resource.encoded(),
+            Self::Delta => resource.whole(),
         }
     }
+}
+
+fn bytes_of(parts: &[Bytes]) -> usize {
+    parts.iter().map(Bytes::len).sum()
 }
 
 fn field_len(tag: u32, len: usize) -> usize {
@@ -138,12 +146,13 @@ impl Message {
                 buffer.reserve(CHUNK_BYTES + SHARED_BYTES);
             }
             let body = self.variant.body(&resource);
-            begin_field(RESOURCES, body.len(), &mut buffer);
-            if body.len() > SHARED_BYTES {
-                self.ready.push_back(body);
+            let bytes = bytes_of(&body);
+            begin_field(RESOURCES, bytes, &mut buffer);
+            if bytes > SHARED_BYTES {
+                self.ready.extend(body.into_iter().filter(|part| !part.is_empty()));
                 break;
             }
-            buffer.put_slice(&body);
+            body.iter().for_each(|part| buffer.put_slice(part));
         }
         (!buffer.is_empty()).then(|| buffer.freeze())
     }
@@ -306,7 +315,7 @@ mod tests {
     #[tokio::test]
     async fn large_resources_are_sent_from_where_they_are_and_small_ones_together() {
         let clusters = clusters(&[100_000, 10, 10]);
-        let large = clusters[0].encoded();
+        let [large, ..] = clusters[0].whole();
         let (frames, _) = frames(push(Variant::Delta, clusters)).await;
         let shared = frames
             .iter()

@@ -203,7 +203,7 @@ impl Envoy {
         let clusters = push
             .resources
             .iter()
-            .map(|resource| Cluster::decode(&*Any::decode(resource.any()).unwrap().value).unwrap());
+            .map(|resource| Cluster::decode(&*Any::decode(&*resource.any().concat()).unwrap().value).unwrap());
         clusters
             .map(|cluster| cluster.name.trim_end_matches(":80").to_owned() + ":80")
             .collect()
