@@ -45,8 +45,6 @@ pub(super) fn http2_with_windows() -> Http2ProtocolOptions {
         max_concurrent_streams: number(STREAMS),
         initial_stream_window_size: number(STREAM_WINDOW),
         initial_connection_window_size: number(CONNECTION_WINDOW),
-        // WebSocket over HTTP/2 (RFC 8441).
-        allow_connect: true,
         ..Default::default()
     }
 }
@@ -65,6 +63,8 @@ pub(super) fn http_protocol_options(upstream: &ValidUpstream, has_tls: bool) -> 
     let http2 = || Http2ProtocolOptions {
         // By default two empty frames in a row break a connection with all its streams, and two streams that end may be two.
         max_consecutive_inbound_frames_with_empty_payload: number(EMPTY_FRAMES),
+        // WebSocket over HTTP/2 (RFC 8441).
+        allow_connect: true,
         ..http2_with_windows()
     };
     let explicit = |protocol| {
