@@ -5,7 +5,6 @@ const http = require('node:http');
 const grpc = require('@grpc/grpc-js');
 require('@grpc/grpc-js-xds').register();
 
-const DEADLINE_MS = 20_000;
 const SENDERS = 8;
 const clients = new Map();
 
@@ -14,13 +13,13 @@ function clientFor(target) {
   return clients.get(target);
 }
 
-function call({ target, path, metadata = {} }) {
+function call({ target, path, metadata, timeout }) {
   const headers = new grpc.Metadata();
-  for (const [name, value] of Object.entries(metadata)) headers.set(name, value);
+  for (const [name, value] of metadata) headers.add(name, value);
   const bytes = (message) => message;
   return new Promise((done) => {
     let served = 'nobody';
-    const options = { deadline: Date.now() + DEADLINE_MS };
+    const options = { deadline: Date.now() + timeout * 1000 };
     const answered = (error) => done(error ? `${grpc.status[error.code]}: ${error.details}` : served);
     clientFor(target)
       .makeUnaryRequest(path, bytes, bytes, Buffer.from('hello'), headers, options, answered)
@@ -32,7 +31,7 @@ async function calls(wanted) {
   const counts = [];
   for (const each of wanted) {
     const count = {};
-    for (let i = 0; i < (each.count ?? 1); i++) {
+    for (let i = 0; i < each.count; i++) {
       const who = await call(each);
       count[who] = (count[who] ?? 0) + 1;
     }

@@ -1,7 +1,7 @@
 """A gRPC client that routes by itself, and does what it is asked over HTTP: client.py PORT.
 
-POST /calls    [{"target", "path", "metadata": {NAME: VALUE}, "count"}]  makes each call so often, one after the other;
-               answers [{WHO: HOW OFTEN}], where WHO is the server's name, or the status and its text
+POST /calls    [{"target", "path", "metadata": [[NAME, VALUE]], "count", "timeout"}]  makes each call so often, one after the
+               other; answers [{WHO: HOW OFTEN}], where WHO is the server's name, or the status and its text
 POST /traffic  {"rate", "calls": [...]}  makes the calls in turn, so many a second, until it is told to stop
 POST /stop     answers [[CALL, SENT, ANSWERED, WHO]], the times in seconds since 1970
 GET /csds      [[TYPE URL, NAME, CLIENT STATUS, ERROR]] of all resources that it has asked for
@@ -18,7 +18,6 @@ import grpc
 import grpc_csds
 from envoy.service.status.v3 import csds_pb2
 
-DEADLINE = 20
 SENDERS = 8
 
 
@@ -37,9 +36,9 @@ class Calls:
 
     def call(self, call):
         method = self.channel(call["target"]).unary_unary(call["path"], None, None)
-        metadata = [(name, value) for name, value in call.get("metadata", {}).items()]
+        metadata = [(name, value) for name, value in call["metadata"]]
         try:
-            _, answered = method.with_call(b"hello", timeout=DEADLINE, metadata=metadata)
+            _, answered = method.with_call(b"hello", timeout=call["timeout"], metadata=metadata)
         except grpc.RpcError as error:
             return f"{error.code().name}: {error.details()}"
         return dict(answered.initial_metadata()).get("x-served-by", "nobody")
@@ -104,7 +103,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])) or "null")
         if self.path == "/calls":
             counts = [
-                collections.Counter(self.calls.call(call) for _ in range(call.get("count", 1))) for call in asked
+                collections.Counter(self.calls.call(call) for _ in range(call["count"])) for call in asked
             ]
             self.answer(counts)
         elif self.path == "/traffic":

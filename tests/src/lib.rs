@@ -56,7 +56,7 @@ pub use grpc::{GrpcConnection, GrpcSender, GrpcStream};
 pub use poll::{PATIENCE, poll_until};
 pub use ports::{FixedPorts, Ports, free_port};
 pub use process::Process;
-pub use proxyless::{Call, CallOutcome, ClientResource, Library, Proxyless};
+pub use proxyless::{Bootstrap, Call, CallOutcome, ClientResource, Library, Proxyless};
 pub use raw::{RawConnection, RawServer, SilentPort};
 pub use relay::{Passing, Relay};
 pub use running::{Agent, Envoy, Sidetrack, render, render_for, sidetrack};

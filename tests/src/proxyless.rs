@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::de::DeserializeOwned;
@@ -20,6 +20,17 @@ pub enum Library {
     Python,
     /// gRPC for Node.
     Node,
+    /// gRPC for Go.
+    Go,
+}
+
+/// How a client gets to know its agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// `GRPC_XDS_BOOTSTRAP` names a file.
+    File,
+    /// `GRPC_XDS_BOOTSTRAP_CONFIG` is the file's text.
+    Environment,
 }
 
 /// A running client. Each target that it dials it keeps a channel to.
@@ -30,7 +41,7 @@ pub struct Proxyless {
     pub node: String,
     port: u16,
     process: Process,
-    _bootstrap: TempDir,
+    _directory: TempDir,
 }
 
 /// A unary call.
@@ -38,8 +49,10 @@ pub struct Proxyless {
 pub struct Call {
     target: String,
     path: String,
-    metadata: BTreeMap<String, String>,
+    metadata: Vec<(String, String)>,
     count: u32,
+    /// In seconds.
+    timeout: u32,
 }
 
 /// What became of one call of steady traffic.
@@ -74,8 +87,9 @@ impl Call {
         Self {
             target: target.to_owned(),
             path: "/shop.Cart/Get".to_owned(),
-            metadata: BTreeMap::new(),
+            metadata: Vec::new(),
             count: 1,
+            timeout: 20,
         }
     }
 
@@ -86,10 +100,10 @@ impl Call {
         self
     }
 
-    /// With this header.
+    /// With this header, beside others of its name.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.metadata.insert(name.to_owned(), value.to_owned());
+        self.metadata.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -97,6 +111,13 @@ impl Call {
     #[must_use]
     pub fn key(self, key: &str) -> Self {
         self.with("x-route-key", key)
+    }
+
+    /// That ends after so many seconds.
+    #[must_use]
+    pub fn timeout(mut self, seconds: u32) -> Self {
+        self.timeout = seconds;
+        self
     }
 
     /// So often, one after the other.
@@ -109,49 +130,114 @@ impl Call {
 
 impl Library {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Python, Self::Node];
+    pub const ALL: [Self; 3] = [Self::Python, Self::Node, Self::Go];
 
-    /// How it says its name to the agent.
-    pub fn user_agent(self) -> &'static str {
+    /// What runs a program of its language in `text`, which is in a file of `directory` then.
+    ///
+    /// # Panics
+    /// If it has to be compiled first, or the library isn't installed.
+    pub fn program(self, directory: &Path, text: &str) -> Command {
+        let name = match self {
+            Self::Python => "program.py",
+            Self::Node => "program.js",
+            Self::Go => panic!("Go has to be compiled"),
+        };
+        fs::write(directory.join(name), text).unwrap();
+        let mut command = self.command();
+        command.arg(directory.join(name));
+        command
+    }
+
+    /// What runs programs of its language with the library, or for Go the client.
+    fn command(self) -> Command {
+        let mut command = match self {
+            Self::Python => Command::new("python3"),
+            Self::Node => Command::new("node"),
+            Self::Go => Command::new(installed("client")),
+        };
+        command.env("PYTHONPATH", installed("python"));
+        command.env("NODE_PATH", installed("node_modules"));
+        command.env("GRPC_VERBOSITY", "ERROR");
+        command
+    }
+}
+
+impl Bootstrap {
+    /// What `docs/grpc-clients.md` tells to write, with this port, and this id and cluster of the node.
+    ///
+    /// # Panics
+    /// If the document has no such thing.
+    pub fn text(xds_port: u16, node: &str, cluster: &str) -> String {
+        let document = fs::read_to_string(artifacts::workspace().join("docs/grpc-clients.md")).unwrap();
+        let block = document
+            .split("```json\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next());
+        let mut bootstrap: Value = serde_json::from_str(block.expect("a block of JSON")).unwrap();
+        let server = &mut bootstrap["xds_servers"][0]["server_uri"];
+        assert_eq!(server, "127.0.0.1:18000");
+        *server = json!(format!("127.0.0.1:{xds_port}"));
+        bootstrap["node"]["id"] = json!(node);
+        bootstrap["node"]["cluster"] = json!(cluster);
+        bootstrap.to_string()
+    }
+
+    /// Gives this text to `command`; it may be in a file of `directory` then.
+    ///
+    /// # Panics
+    /// If the file can't be written.
+    pub fn give(self, text: &str, directory: &Path, command: &mut Command) {
         match self {
-            Self::Python => "gRPC C-core",
-            Self::Node => "gRPC Node Pure JS",
+            Self::File => {
+                let file = directory.join("bootstrap.json");
+                fs::write(&file, text).unwrap();
+                command.env("GRPC_XDS_BOOTSTRAP", file);
+            }
+            Self::Environment => {
+                command.env("GRPC_XDS_BOOTSTRAP_CONFIG", text);
+            }
         }
     }
 }
 
 impl Proxyless {
-    /// Starts it and waits until it takes orders; its agent's discovery service has this port.
+    /// Starts it and waits until it takes orders; its agent's discovery service has this port, its node the cluster
+    /// `checkout`.
     ///
     /// # Panics
     /// If the library isn't installed.
     pub async fn start(library: Library, xds_port: u16) -> Self {
+        Self::start_by(library, xds_port, Bootstrap::File).await
+    }
+
+    /// The same in another way.
+    ///
+    /// # Panics
+    /// If the library isn't installed.
+    pub async fn start_by(library: Library, xds_port: u16, bootstrap: Bootstrap) -> Self {
         let node = format!("{library:?}-{}", free_port()).to_lowercase();
-        let bootstrap = json!({
-            "xds_servers": [{
-                "server_uri": format!("127.0.0.1:{xds_port}"),
-                "channel_creds": [{"type": "insecure"}],
-                "server_features": ["xds_v3"],
-            }],
-            "node": {"id": node, "locality": {}},
-        });
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("bootstrap.json");
-        fs::write(&file, bootstrap.to_string()).unwrap();
         let port = free_port();
-        let mut command = match library {
-            Library::Python => program("python3", "client.py"),
-            Library::Node => program("node", "client.js"),
-        };
-        command.arg(port.to_string()).env("GRPC_XDS_BOOTSTRAP", file);
-        let mut process = Process::spawn(&node, &mut command);
+        let mut command = library.command();
+        let files = artifacts::workspace().join("tests/grpc-clients");
+        match library {
+            Library::Python => drop(command.arg(files.join("client.py"))),
+            Library::Node => drop(command.arg(files.join("client.js"))),
+            Library::Go => {}
+        }
+        bootstrap.give(
+            &Bootstrap::text(xds_port, &node, "checkout"),
+            directory.path(),
+            &mut command,
+        );
+        let mut process = Process::spawn(&node, command.arg(port.to_string()));
         ready(&mut process, port, "/").await;
         Self {
             library,
             node,
             port,
             process,
-            _bootstrap: directory,
+            _directory: directory,
         }
     }
 
@@ -186,7 +272,7 @@ impl Proxyless {
     /// If it doesn't answer.
     pub async fn resources(&self) -> Vec<ClientResource> {
         match self.library {
-            Library::Python => {
+            Library::Python | Library::Go => {
                 let answer = Client::new(Protocol::Http1, self.port).get("/csds", &[]).await;
                 serde_json::from_slice(&answer.unwrap().body).unwrap()
             }
@@ -210,18 +296,14 @@ impl Proxyless {
     }
 }
 
-fn program(interpreter: &str, file: &str) -> Command {
-    let files: PathBuf = artifacts::workspace().join("tests/grpc-clients");
-    let installed = |file| suite::installed("grpc-clients", file);
-    for lock in ["requirements.txt", "package-lock.json"] {
+/// A file that `scripts/install-tools grpc-clients` has put there, from these sources.
+fn installed(file: &str) -> PathBuf {
+    let sources = artifacts::workspace().join("tests/grpc-clients");
+    for name in ["requirements.txt", "package-lock.json", "go.sum", "client.go"] {
         assert!(
-            fs::read(installed(lock)).unwrap() == fs::read(files.join(lock)).unwrap(),
+            fs::read(suite::installed("grpc-clients", name)).unwrap() == fs::read(sources.join(name)).unwrap(),
             ".tools/grpc-clients is an old one: run scripts/install-tools grpc-clients"
         );
     }
-    let mut command = Command::new(interpreter);
-    command.env("PYTHONPATH", installed("python"));
-    command.env("NODE_PATH", installed("node_modules"));
-    command.env("GRPC_VERBOSITY", "ERROR").arg(files.join(file));
-    command
+    suite::installed("grpc-clients", file)
 }

@@ -99,6 +99,7 @@ fn the_documents_speak_of_files_that_exist() {
         ),
         ("docs/metrics.md", &["", "docs"]),
         ("docs/api.md", &["", "docs"]),
+        ("docs/grpc-clients.md", &["", "docs", "tests/tests"]),
         ("README.md", &[""]),
     ] {
         let text = std::fs::read_to_string(Path::new(WORKSPACE).join(document)).unwrap();

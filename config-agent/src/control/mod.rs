@@ -5,6 +5,7 @@
 //! takes, the more changes the next one has; what doesn't fit into the queue waits in its connection.
 
 mod beginning;
+mod expiry;
 mod told;
 
 use std::path::{Path, PathBuf};
@@ -19,10 +20,11 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use self::expiry::expired;
 use self::told::{Told, log};
 use crate::config::{self, InvalidConfig, Loaded, Reading};
 use crate::metrics::{self, Metrics};
-use crate::render::Snapshots;
+use crate::render::{Snapshots, now};
 use crate::rules::{Change, Condition, FileRules, InvalidRules, Refused, RuleSet, Tag};
 use crate::state::StateFile;
 use crate::status::Status;
@@ -139,6 +141,7 @@ impl Controller {
         let mut waits_for_files = false;
         let mut changed_meanwhile = false;
         loop {
+            let view = self.in_force();
             tokio::select! {
                 loaded = async { loading.as_mut()?.await.ok() }, if loading.is_some() => {
                     loading = changed_meanwhile.then(|| self.load());
@@ -156,6 +159,7 @@ impl Controller {
                     }
                 }
                 () = sleep(FILES_INTERVAL), if waits_for_files && loading.is_none() => loading = Some(self.load()),
+                () = expired(view.snapshots.expiry(), now, sleep) => self.expire(&view).await,
                 received = self.commands.recv_many(&mut batch, QUEUE) => {
                     ensure!(received > 0, "nothing can ask for changes any more");
                     self.take_batch(std::mem::take(&mut batch)).await;
@@ -209,7 +213,7 @@ impl Controller {
         let config = rules.config();
         match self.render(previous, config).await {
             Ok(snapshots) => {
-                self.publish(rules, snapshots);
+                self.publish(rules, snapshots, SystemTime::now());
                 self.metrics.changed(metrics::Source::File);
                 note_in_force(&self.in_force().snapshots, &self.file);
                 self.last_rejected.clear();
@@ -298,7 +302,7 @@ impl Controller {
         kept.map_err(Refused::Unwritable)?;
         match rendered {
             Ok(snapshots) => {
-                self.publish(rules, snapshots);
+                self.publish(rules, snapshots, SystemTime::now());
                 Ok(())
             }
             Err(error) => {
@@ -336,12 +340,12 @@ impl Controller {
         written
     }
 
-    fn publish(&self, rules: RuleSet, snapshots: Snapshots) {
+    fn publish(&self, rules: RuleSet, snapshots: Snapshots, since: SystemTime) {
         let snapshots = Arc::new(snapshots);
         self.view.send_replace(Arc::new(View {
             rules,
             snapshots: Arc::clone(&snapshots),
-            since: SystemTime::now(),
+            since,
         }));
         self.snapshots.send_replace(snapshots);
     }

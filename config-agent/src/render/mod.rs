@@ -31,10 +31,11 @@ pub use bootstrap::{EnvoyNode, dynamic_bootstrap, static_bootstrap, whole_bootst
 pub use cluster::targets;
 pub use envoy::{EnvoyVersion, InvalidEnvoyVersion};
 pub use filter::FilterCode;
-pub use grpc::{LeftOut, next_expiry};
+pub use grpc::LeftOut;
 pub(crate) use resource::version;
 pub use resource::{Resource, ResourceSet, ResourceType};
 pub use snapshot::Snapshot;
+pub(crate) use snapshots::now;
 pub use snapshots::{DataPlane, DataPlaneKind, Snapshots};
 pub(crate) use upstream::SYSTEM_AUTHORITIES;
 pub(crate) use yaml::json_to_yaml;

@@ -30,6 +30,7 @@ pub struct Snapshot {
     /// How many rules send copies to each target.
     mirrors: OrdMap<String, u32>,
     left_out: Arc<[LeftOut]>,
+    expiry: Option<u64>,
 }
 
 impl Snapshot {
@@ -42,6 +43,7 @@ impl Snapshot {
             uses: OrdMap::new(),
             mirrors: OrdMap::new(),
             left_out: Arc::default(),
+            expiry: None,
         };
         for baseline in baselines(config) {
             snapshot.use_target(config, baseline);
@@ -69,13 +71,18 @@ impl Snapshot {
     pub(super) fn render_for_grpc(view: &Arc<View>, now: u64, old: Option<&Self>) -> Self {
         let is_similar = |old: &&Self| old.view.config().equals_but_for_rules(view.config());
         let known = old.filter(is_similar).map(|old| &old.resources);
-        let grpc::Rendered { resources, left_out } = grpc::render(view.config(), now, known);
+        let grpc::Rendered {
+            resources,
+            left_out,
+            expiry,
+        } = grpc::render(view.config(), now, known);
         Self {
             resources,
             view: Arc::clone(view),
             uses: OrdMap::new(),
             mirrors: OrdMap::new(),
             left_out: left_out.into(),
+            expiry,
         }
     }
 
@@ -201,7 +208,12 @@ impl Snapshot {
         version(XxHash64::oneshot(0, &hashes))
     }
 
-    /// The rules, or parts of them, that this kind of data plane can't follow.
+    /// When, in milliseconds since 1970, the first rule in here expires, if this kind of data plane can't tell.
+    pub(super) fn expiry(&self) -> Option<u64> {
+        self.expiry
+    }
+
+    /// What this kind of data plane can't follow.
     pub fn left_out(&self) -> &Arc<[LeftOut]> {
         &self.left_out
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sidetrack_routing::ValidConfig;
+use tokio::sync::watch;
 use tracing::info;
 
 use super::envoy::EnvoyVersion;
@@ -41,6 +42,8 @@ pub struct Snapshots {
     config: Arc<ValidConfig>,
     code: FilterCode,
     rendered: Mutex<Rendered>,
+    /// When, in milliseconds since 1970, the first rule expires that is in a snapshot for those who can't tell the time.
+    expiry: watch::Sender<Option<u64>>,
 }
 
 #[derive(Default)]
@@ -98,6 +101,7 @@ impl Snapshots {
             version: String::new(),
             config,
             code,
+            expiry: watch::Sender::new(rendered.expiry()),
             rendered: Mutex::new(rendered),
         };
         snapshots.version = snapshots.of(DataPlane::NEWEST).version();
@@ -114,7 +118,21 @@ impl Snapshots {
         let view = rendered.view(&self.config, plane.scope);
         let snapshot = Arc::new(plane.render(&view, &self.code));
         rendered.snapshots.insert(plane, (Arc::clone(&snapshot), self.revision));
+        let expiry = rendered.expiry();
+        self.expiry
+            .send_if_modified(|known| std::mem::replace(known, expiry) != expiry);
         snapshot
+    }
+
+    /// When, in milliseconds since 1970, what [`next`](Self::next) makes of the same configuration differs from these: the
+    /// first expiry of a rule that data planes have which can't tell the time. It changes when the first of them asks.
+    pub fn expiry(&self) -> watch::Receiver<Option<u64>> {
+        self.expiry.subscribe()
+    }
+
+    /// Says of no expiry any more.
+    pub fn forget_expiry(&self) {
+        self.expiry.send_replace(None);
     }
 
     /// How many there were before these in this process, and these: whoever has these has what was asked for before them.
@@ -139,6 +157,13 @@ impl Rendered {
         let view = self.views.entry(scope);
         Arc::clone(view.or_insert_with(|| Arc::new(View::new(config, scope))))
     }
+
+    fn expiry(&self) -> Option<u64> {
+        self.snapshots
+            .values()
+            .filter_map(|(snapshot, _)| snapshot.expiry())
+            .min()
+    }
 }
 
 impl DataPlane {
@@ -157,24 +182,25 @@ impl DataPlane {
     }
 }
 
-/// Says what gRPC clients can't follow, if that is something else than in `old`.
+/// Says what gRPC clients don't get, if that is something else than in `old`.
 fn log_left_out(snapshot: Snapshot, old: Option<&Snapshot>) -> Snapshot {
     let left_out = snapshot.left_out();
     let before = old.map_or(&[][..], |old| old.left_out());
     if **left_out != *before {
-        let first = left_out
-            .first()
-            .map(|first| format!("{}: {}", first.name, first.reason));
-        info!(
-            parts = left_out.len(),
-            first, "gRPC clients can't follow every rule, see /api/v1/proxies"
-        );
+        match left_out.first() {
+            Some(first) => info!(
+                parts = left_out.len(),
+                first = %first,
+                "gRPC clients don't get the whole configuration, see leftOut in /api/v1/proxies"
+            ),
+            None => info!("gRPC clients get the whole configuration again"),
+        }
     }
     snapshot
 }
 
 /// In milliseconds since 1970.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
@@ -221,6 +247,32 @@ mod tests {
                 "{envoy}"
             );
         }
+    }
+
+    #[test]
+    fn an_expiry_counts_where_somebody_cannot_tell_the_time() {
+        let config = |rules| decode(&json!({"routing": {"defaultTarget": "d", "rules": rules}}), validate).unwrap();
+        let rule = |target: &str, expiry: &str| json!({"routeKey": "k", "targetService": target, "expiresAt": expiry});
+        let (soon, later) = (rule("a", "2100-01-01T00:00:00Z"), rule("b", "2100-01-01T00:00:01Z"));
+        let past = rule("c", "2001-01-01T00:00:00Z");
+        let moment = Some(4_102_444_800_000);
+        let snapshots = Snapshots::new(
+            config(json!([past, later, soon])),
+            FilterCode::file("/filter.wasm".into()),
+        );
+        let mut expiry = snapshots.expiry();
+        snapshots.of(plane(EnvoyVersion::NEWEST));
+        assert!(!expiry.has_changed().unwrap());
+        assert_eq!(*expiry.borrow_and_update(), None);
+        snapshots.of(DataPlane {
+            kind: DataPlaneKind::Grpc,
+            scope: None,
+        });
+        assert!(expiry.has_changed().unwrap());
+        assert_eq!(*expiry.borrow(), moment);
+        let next = snapshots.next(config(json!([past, later])));
+        assert_eq!(*next.expiry().borrow(), moment.map(|moment| moment + 1000));
+        assert_eq!(*next.next(config(json!([past]))).expiry().borrow(), None);
     }
 
     /// Where a version differs from the one before it; `tests/tests/versions.rs` shows that it must, and that no more does.

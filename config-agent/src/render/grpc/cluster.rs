@@ -1,6 +1,6 @@
 //! Clusters as gRPC clients know them: endpoints from the agent, one DNS name, or other clusters in turn (gRFC A37).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Display;
 use std::iter;
 use std::sync::Arc;
@@ -39,6 +39,7 @@ pub(super) struct Clusters<'c> {
     config: &'c ValidConfig,
     /// Those of before. What has the name of one of these is the same.
     known: Option<&'c ResourceSet>,
+    targets: BTreeSet<&'c Target>,
     names: HashSet<String>,
     assignments: HashSet<String>,
     clusters: ResourceSet,
@@ -52,6 +53,7 @@ impl<'c> Clusters<'c> {
         Self {
             config,
             known,
+            targets: BTreeSet::new(),
             names: HashSet::new(),
             assignments: HashSet::new(),
             clusters: known.cloned().unwrap_or_default(),
@@ -86,6 +88,7 @@ impl<'c> Clusters<'c> {
         if !self.names.insert(name.to_owned()) {
             return;
         }
+        self.targets.extend(targets);
         let mut leaves: Vec<Leaf<'_>> = targets
             .iter()
             .flat_map(|target| Leaf::all(self.config, target))
@@ -124,6 +127,11 @@ impl<'c> Clusters<'c> {
 
     fn is_known(&self, name: &str) -> bool {
         self.known.is_some_and(|known| known.contains(name))
+    }
+
+    /// The targets that any of them is for.
+    pub(super) fn targets(&self) -> &BTreeSet<&'c Target> {
+        &self.targets
     }
 
     /// The clusters, and their endpoints.
@@ -297,3 +305,7 @@ fn assignment(cluster_name: String, endpoints: &[&Target]) -> ClusterLoadAssignm
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+#[path = "cluster_tests.rs"]
+mod tests;

@@ -2,9 +2,9 @@
 
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{HeaderMatcher, RouteAction};
-use sidetrack_routing::{Target, ValidConfig, ValidRule, ValueTest};
-use thiserror::Error;
+use sidetrack_routing::{Method, Target, ValidConfig, ValidRule, ValueTest};
 
+use super::left_out::Reason;
 use super::{matching, route};
 
 /// A rule that gRPC clients can follow.
@@ -15,29 +15,8 @@ pub(super) struct Fit<'c> {
     /// All of these, beside the key.
     pub(super) headers: Vec<HeaderMatcher>,
     pub(super) action: RouteAction,
-}
-
-/// Why gRPC clients don't get a rule, or a part of it.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(super) enum Reason {
-    #[error("left out: no key source is a header that a gRPC client can compare")]
-    KeySources,
-    #[error("left out: it sets or removes headers, which gRPC clients can't")]
-    Effects,
-    #[error("left out: it isn't for the method POST, and that is every gRPC call's")]
-    Methods,
-    #[error("left out: it wants a query, and no gRPC call has one")]
-    Query,
-    #[error("left out: {0} is no metadata that a gRPC client can compare")]
-    Header(String),
-    #[error("left out: not every gRPC client can read the regular expression {0:?}")]
-    Regex(String),
-    #[error("left out: gRPC clients choose among several targets anew for each call, not by stickyBy")]
-    Sticky,
-    #[error("left out: TLS to {0} is up to the client's own credentials, which routes can't choose")]
-    Tls(Target),
-    #[error("without its mirror: gRPC clients send no copies")]
-    Mirror,
+    /// What they don't do.
+    pub(super) without: Vec<Reason>,
 }
 
 /// `rule` for gRPC clients.
@@ -46,7 +25,7 @@ pub(super) enum Reason {
 ///
 /// The first [`Reason`] why it isn't for them.
 pub(super) fn fit<'c>(rule: &'c ValidRule, config: &ValidConfig) -> Result<Fit<'c>, Reason> {
-    let is_post = |methods: &[sidetrack_routing::Method]| methods.iter().any(|method| method.as_str() == "POST");
+    let is_post = |methods: &[Method]| methods.iter().any(|method| method.as_str() == "POST");
     if !rule.methods.is_empty() && !is_post(&rule.methods) {
         return Err(Reason::Methods);
     }
@@ -64,11 +43,16 @@ pub(super) fn fit<'c>(rule: &'c ValidRule, config: &ValidConfig) -> Result<Fit<'
     if let Some(target) = targets.iter().chain(&fallback).find(|target| has_tls(config, target)) {
         return Err(Reason::Tls((*target).clone()));
     }
+    let (action, mut without) = route::to_targets(config, rule);
+    if rule.mirror.is_some() {
+        without.push(Reason::Mirror);
+    }
     Ok(Fit {
         rule,
         paths: matching::paths(&rule.paths)?,
         headers: matching::headers(&rule.header_matchers)?,
-        action: route::to_targets(config, rule),
+        action,
+        without,
     })
 }
 
@@ -86,3 +70,7 @@ pub(super) fn fallback<'c>(rule: &'c ValidRule, config: &'c ValidConfig) -> Vec<
 pub(super) fn has_tls(config: &ValidConfig, target: &Target) -> bool {
     config.services.get(target).is_some_and(|service| service.tls.is_some())
 }
+
+#[cfg(test)]
+#[path = "fit_tests.rs"]
+mod tests;

@@ -6,13 +6,16 @@ use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use sidetrack_routing::{HeaderName, KeySource, PathTest, ValidRouting, ValueTest};
 
-use super::fit::Reason;
+use super::left_out::Reason;
 use super::regex::{escaped, is_portable};
-use crate::render::matching::{absent, containing, exact, matching_regex, not, present, string_match};
+use crate::render::matching::{absent, containing, exact, matching_regex, not, string_match};
 
 /// Each source that may be looked at before another doubles the routes; beyond that, only requests without any of their
 /// headers are looked at further.
-const MAX_CASES: usize = 8;
+const MAX_CASES: usize = 1 << MAX_MEMBER_SOURCES;
+
+/// So many sources that are members of a header may come before another.
+pub(super) const MAX_MEMBER_SOURCES: usize = 3;
 
 /// What a path must be; one of these.
 pub(super) fn paths(tests: &[PathTest]) -> Result<Vec<PathSpecifier>, Reason> {
@@ -63,7 +66,8 @@ pub(super) fn headers(matchers: &[(HeaderName, ValueTest)]) -> Result<Vec<Header
             ValueTest::Suffix(text) => string_match(name, MatchPattern::Suffix(text.clone())),
             ValueTest::Contains(text) => containing(name, text),
             ValueTest::Regex(pattern) => matching_regex(name, whole(pattern.as_str())?),
-            ValueTest::Present => present(name),
+            // Go takes a header without a value for one that isn't there, but compares it.
+            ValueTest::Present => matching_regex(name, ".*".to_owned()),
             ValueTest::Absent => absent(name),
         })
     });
@@ -112,6 +116,14 @@ pub(super) fn is_comparable(source: &KeySource) -> bool {
     }
 }
 
+/// Whether the key is a part of a header's value.
+pub(super) fn is_member(source: &KeySource) -> bool {
+    matches!(
+        source,
+        KeySource::Baggage(_) | KeySource::Tracestate(_) | KeySource::Cookie(_)
+    )
+}
+
 /// A way in which calls may carry a key.
 pub(super) struct KeyCase {
     pub(super) carrier: Carrier,
@@ -142,8 +154,13 @@ impl KeyCase {
 }
 
 /// Whether gRPC clients route by this header (gRFC A28): only by metadata that the application gives, and not by binary.
+/// What the libraries add themselves they don't see; only some see `content-type`.
 fn is_visible(name: &str) -> bool {
-    !name.ends_with("-bin") && !name.starts_with("grpc-") && !matches!(name, "user-agent" | "te" | "authorization")
+    let is_added = matches!(
+        name,
+        "user-agent" | "te" | "authorization" | "content-type" | "host" | "accept-encoding" | "content-length"
+    );
+    !is_added && !name.ends_with("-bin") && !name.starts_with("grpc-")
 }
 
 /// That a header has no member of this name. Whether a header that isn't there lacks it, clients disagree on; so that is
@@ -179,3 +196,7 @@ fn whole(pattern: &str) -> Result<String, Reason> {
         Err(Reason::Regex(pattern.to_owned()))
     }
 }
+
+#[cfg(test)]
+#[path = "matching_tests.rs"]
+mod tests;

@@ -7,19 +7,20 @@
 
 mod cluster;
 mod fit;
+mod left_out;
 mod listener;
 mod matching;
 mod names;
 mod regex;
 mod route;
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use sidetrack_routing::ValidConfig;
 
 use super::resource::{ResourceSet, ResourceType};
 use cluster::Clusters;
-use fit::{Fit, Reason, fit};
+use fit::{Fit, fit};
+pub use left_out::LeftOut;
+use left_out::Reason;
 use names::{ByHost, Names};
 
 /// Resources, one set of each type.
@@ -28,43 +29,29 @@ type Resources = [ResourceSet; ResourceType::ALL.len()];
 /// What all gRPC clients are to have.
 pub(super) struct Rendered {
     pub(super) resources: Resources,
-    /// What isn't in there, in the order of the rules.
+    /// What isn't in there: of the routing as a whole, of rules in their order, of names, of targets.
     pub(super) left_out: Vec<LeftOut>,
-}
-
-/// Something that gRPC clients don't get.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct LeftOut {
-    /// Of this rule; or of this name, such as `xds:///shop`, that no client can dial.
-    pub name: String,
-    /// What and why.
-    pub reason: String,
+    /// When, in milliseconds since 1970, the first of the rules expires that are in there: until then `render` gives the same.
+    pub(super) expiry: Option<u64>,
 }
 
 /// Renders `config` as of this time, in milliseconds since 1970: clients can't tell when a rule expires, so those that
-/// have are left out. [`next_expiry`] says when that changes. Of `known`, rendered from a configuration that differs in
-/// nothing but rules, what is the same is taken.
+/// have are left out. Of `known`, rendered from a configuration that differs in nothing but rules, what is the same is
+/// taken.
 pub(super) fn render(config: &ValidConfig, now: u64, known: Option<&Resources>) -> Rendered {
-    let mut left_out = Vec::new();
+    let mut left_out = left_out::of_routing(config);
     let has_key = config.routing.key_sources.iter().any(matching::is_comparable);
     let mut fits: Vec<Fit<'_>> = Vec::new();
     for rule in &config.routing.rules {
         if rule.expires_at.is_some_and(|time| time <= now) {
             continue;
         }
-        let mut note = |reason: &Reason| {
-            left_out.push(LeftOut {
-                name: rule.name.clone(),
-                reason: reason.to_string(),
-            });
-        };
-        if rule.mirror.is_some() {
-            note(&Reason::Mirror);
-        }
         match fit(rule, config).and_then(|fit| has_key.then_some(fit).ok_or(Reason::KeySources)) {
-            Ok(fit) => fits.push(fit),
-            Err(reason) => note(&reason),
+            Ok(fit) => {
+                left_out.extend(fit.without.iter().map(|reason| reason.of(&rule.name)));
+                fits.push(fit);
+            }
+            Err(reason) => left_out.push(reason.of(&rule.name)),
         }
     }
     let names = Names::new(config);
@@ -78,17 +65,20 @@ pub(super) fn render(config: &ValidConfig, now: u64, known: Option<&Resources>) 
     for target in names.baselines() {
         clusters.add(target);
     }
+    left_out.extend(left_out::of_targets(config, clusters.targets()));
     (
         resources[ResourceType::Cluster as usize],
         resources[ResourceType::Endpoints as usize],
     ) = clusters.rendered();
     resources[ResourceType::Listener as usize] = names.listeners(&by_host);
     resources[ResourceType::Route as usize] = names.routes(&by_host);
-    Rendered { resources, left_out }
+    let expiry = fits.iter().filter_map(|fit| fit.rule.expires_at).min();
+    Rendered {
+        resources,
+        left_out,
+        expiry,
+    }
 }
 
-/// When, in milliseconds since 1970, the first of the rules expires that haven't yet: until then `render` gives the same.
-pub fn next_expiry(config: &ValidConfig, now: u64) -> Option<u64> {
-    let times = config.routing.rules.iter().filter_map(|rule| rule.expires_at);
-    times.filter(|time| *time > now).min()
-}
+#[cfg(test)]
+mod tests;

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use sidetrack_routing::{Host, HostPattern, KeySource, Target, ValidConfig};
 
 use super::fit::{Fit, has_tls};
+use super::left_out::{LeftOut, Reason};
 use super::listener::listener;
 use super::matching::{key_cases, label};
 use super::route::{routes, shares, to_baseline};
-use super::{LeftOut, fit};
 use crate::render::resource::{Resource, ResourceSet};
 
 /// The names, each as `HOST` and `HOST:PORT`: of the default targets, of hosts with a baseline of their own, of hosts that
@@ -16,7 +16,8 @@ use crate::render::resource::{Resource, ResourceSet};
 pub(super) struct Names<'c> {
     config: &'c ValidConfig,
     views: BTreeMap<String, View<'c>>,
-    left_out: Vec<LeftOut>,
+    /// What can't be dialed, and why.
+    undialable: BTreeMap<String, Reason>,
 }
 
 /// What calls to a name look like to rules.
@@ -35,7 +36,7 @@ impl<'c> Names<'c> {
         let mut names = Self {
             config,
             views: BTreeMap::new(),
-            left_out: Vec::new(),
+            undialable: BTreeMap::new(),
         };
         let routing = &config.routing;
         let own = |host: String| View {
@@ -49,11 +50,27 @@ impl<'c> Names<'c> {
             .map(|default| host_of(&default.target))
             .collect();
         hosts.extend(routing.hosts.keys().filter(|host| !host.starts_with('*')).cloned());
-        let patterns = routing.rules.iter().flat_map(|rule| &rule.hosts);
-        hosts.extend(patterns.filter_map(|pattern| match pattern {
-            HostPattern::Exact(host) => Some(host.clone()),
-            HostPattern::OneLabelBefore(_) => None,
+        let mut wildcards: Vec<String> = routing
+            .hosts
+            .keys()
+            .filter(|host| host.starts_with('*'))
+            .cloned()
+            .collect();
+        for pattern in routing.rules.iter().flat_map(|rule| &rule.hosts) {
+            match pattern {
+                HostPattern::Exact(host) => {
+                    hosts.insert(host.clone());
+                }
+                HostPattern::OneLabelBefore(suffix) => wildcards.push(format!("*{suffix}")),
+            }
+        }
+        wildcards.extend(routing.key_sources.iter().filter_map(|source| match source {
+            KeySource::Host(suffix) => Some(format!("*{suffix}")),
+            _ => None,
         }));
+        names
+            .undialable
+            .extend(wildcards.into_iter().map(|name| (name, Reason::Wildcard)));
         for host in hosts {
             names.add(own(host), None);
         }
@@ -82,10 +99,7 @@ impl<'c> Names<'c> {
         let with_port = ports.iter().map(|port| format!("{}:{port}", view.host));
         let names: Vec<String> = std::iter::once(view.host.clone()).chain(with_port).collect();
         if let Some(target) = baselines.iter().find(|target| has_tls(self.config, target)) {
-            self.left_out.push(LeftOut {
-                name: format!("xds:///{}", view.host),
-                reason: fit::Reason::Tls((*target).clone()).to_string(),
-            });
+            self.undialable.insert(view.host, Reason::Tls((*target).clone()));
             return;
         }
         for name in names {
@@ -107,8 +121,12 @@ impl<'c> Names<'c> {
         self.views.values().flat_map(|view| self.baselines_of(view)).collect()
     }
 
-    pub(super) fn left_out(&self) -> Vec<LeftOut> {
-        self.left_out.clone()
+    /// Those that can't be dialed.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = LeftOut> {
+        // What can't be dialed for one baseline may be for another.
+        let undialable = self.undialable.iter();
+        let undialable = undialable.filter(|(host, _)| !self.views.contains_key(*host));
+        undialable.map(|(host, reason)| reason.of(format_args!("xds:///{host}")))
     }
 
     pub(super) fn listeners(&self, fits: &ByHost<'_, '_>) -> ResourceSet {
@@ -222,3 +240,7 @@ impl<'f, 'c> ByHost<'f, 'c> {
         places.into_iter().filter_map(|place| self.fits.get(place)).collect()
     }
 }
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod tests;

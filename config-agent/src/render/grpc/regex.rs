@@ -68,8 +68,10 @@ pub(super) fn escaped(text: &str) -> String {
     escaped
 }
 
+/// `\<` and `\>` are the ends of words to us, and letters to others.
 fn is_escape(byte: u8) -> bool {
-    matches!(byte, b'd' | b'D' | b'w' | b'W' | b's' | b'S') || byte.is_ascii_punctuation()
+    let is_sign = byte.is_ascii_punctuation() && !matches!(byte, b'<' | b'>');
+    is_sign || matches!(byte, b'd' | b'D' | b'w' | b'W' | b's' | b'S')
 }
 
 /// What follows a `[`, up to its end.
@@ -143,6 +145,7 @@ mod tests {
             "(?P<name>a)",
             r"\x41",
             r"\bword",
+            r"\<word\>",
             r"\pL",
             "a**",
             "a+*",

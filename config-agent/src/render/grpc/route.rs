@@ -12,11 +12,12 @@ use sidetrack_routing::wire::RetryOn;
 use sidetrack_routing::{HashKey, RoutePolicy, Target, ValidConfig, ValidRouting, ValidRule, WeightedTarget};
 
 use super::fit::Fit;
+use super::left_out::Reason;
 use super::matching::{KeyCase, any_path};
 use crate::render::proto::number;
 
 /// Calls are tried again after these alone (gRFC A44).
-const RETRIABLE: [RetryOn; 5] = [
+pub(super) const RETRIABLE: [RetryOn; 5] = [
     RetryOn::Cancelled,
     RetryOn::DeadlineExceeded,
     RetryOn::Internal,
@@ -73,15 +74,15 @@ fn route(name: &str, path: PathSpecifier, headers: Vec<HeaderMatcher>, action: R
     }
 }
 
-/// To the rule's targets, by their weights.
-pub(super) fn to_targets(config: &ValidConfig, rule: &ValidRule) -> RouteAction {
+/// To the rule's targets, by their weights; and what isn't in there.
+pub(super) fn to_targets(config: &ValidConfig, rule: &ValidRule) -> (RouteAction, Vec<Reason>) {
     let targets: Vec<&WeightedTarget> = shares(&rule.targets).collect();
     action(config, &targets, |target| cluster_of(rule, target, &config.routing))
 }
 
-/// To the baseline of a host, or to the default targets by their weights.
+/// To the baseline of a host, or to the default targets by their weights. Those agree on everything.
 pub(super) fn to_baseline(config: &ValidConfig, baseline: Option<&Target>) -> RouteAction {
-    match baseline {
+    let (action, _) = match baseline {
         Some(target) => {
             let target = target.clone();
             action(config, &[&WeightedTarget { target, weight: 1 }], ToString::to_string)
@@ -90,34 +91,74 @@ pub(super) fn to_baseline(config: &ValidConfig, baseline: Option<&Target>) -> Ro
             let targets: Vec<&WeightedTarget> = shares(&config.routing.default_targets).collect();
             action(config, &targets, ToString::to_string)
         }
-    }
+    };
+    action
 }
 
-fn action(config: &ValidConfig, targets: &[&WeightedTarget], cluster: impl Fn(&Target) -> String) -> RouteAction {
+fn action(
+    config: &ValidConfig,
+    targets: &[&WeightedTarget],
+    cluster: impl Fn(&Target) -> String,
+) -> (RouteAction, Vec<Reason>) {
     let specifier = match targets {
         [only] => ClusterSpecifier::Cluster(cluster(&only.target)),
         several => ClusterSpecifier::WeightedClusters(WeightedCluster {
             clusters: several
                 .iter()
-                .map(|weighted| ClusterWeight {
+                .zip(weights(several))
+                .map(|(weighted, weight)| ClusterWeight {
                     name: cluster(&weighted.target),
-                    weight: number(weighted.weight),
+                    weight: number(weight),
                     ..Default::default()
                 })
                 .collect(),
             ..Default::default()
         }),
     };
-    // A call takes a route before it takes one of its clusters: what they don't agree on isn't there.
-    let mut policies = targets
+    let policies = targets
         .iter()
         .map(|weighted| &config.upstream_of(&weighted.target).route);
-    let policy = policies.next().filter(|first| policies.all(|policy| policy == *first));
-    RouteAction {
+    let policies: Vec<&RoutePolicy> = policies.collect();
+    let mut without = Vec::new();
+    let retry_policy = agreed(&policies, retry_policy).unwrap_or_else(|Differ| {
+        without.push(Reason::Retries);
+        None
+    });
+    let hash_policy = agreed(&policies, hash_policy).unwrap_or_else(|Differ| {
+        without.push(Reason::Hash);
+        None
+    });
+    let action = RouteAction {
         cluster_specifier: Some(specifier),
-        retry_policy: policy.and_then(retry_policy),
-        hash_policy: policy.and_then(hash_policy).into_iter().collect(),
+        retry_policy,
+        hash_policy: hash_policy.into_iter().collect(),
         ..Default::default()
+    };
+    (action, without)
+}
+
+/// Clients refuse weights whose sum has more than 32 bits.
+fn weights(targets: &[&WeightedTarget]) -> impl Iterator<Item = u32> {
+    let sum: u64 = targets.iter().map(|weighted| u64::from(weighted.weight)).sum();
+    let bits = u64::BITS - sum.leading_zeros();
+    // One bit to spare: whatever gets anything still does, and that may add up.
+    let shift = if bits > u32::BITS { bits + 1 - u32::BITS } else { 0 };
+    targets.iter().map(move |weighted| (weighted.weight >> shift).max(1))
+}
+
+/// What targets don't agree on.
+struct Differ;
+
+/// A call takes a route before it takes one of its clusters: what they don't agree on can't be there.
+fn agreed<P: PartialEq>(
+    policies: &[&RoutePolicy],
+    part: impl Fn(&RoutePolicy) -> Option<P>,
+) -> Result<Option<P>, Differ> {
+    let mut parts = policies.iter().map(|policy| part(policy));
+    let first = parts.next().flatten();
+    match parts.all(|part| part == first) {
+        true => Ok(first),
+        false => Err(Differ),
     }
 }
 
@@ -144,3 +185,7 @@ fn hash_policy(policy: &RoutePolicy) -> Option<HashPolicy> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;
