@@ -1,14 +1,15 @@
 //! How long a request may take, and how often it is tried.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use sidetrack_tests::{
-    Answer, Behaviour, Client, ConfigFile, PATIENCE, Ports, Protocol, Services, Sidetrack, SilentPort, config_text,
-    free_port, get, sidetrack,
+    Answer, Behaviour, Client, ConfigFile, Envoy, PATIENCE, Ports, Protocol, RawConnection, Services, Sidetrack,
+    SilentPort, config_text, free_port, get, poll_until, render, sidetrack,
 };
-
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Longer than any time limit of these tests, and shorter than what they wait for.
 const LONG: &str = "/?delay_ms=2500";
@@ -281,6 +282,46 @@ async fn a_request_is_tried_as_often_as_its_target_is_given() {
         );
     }
     println!("baseline, retries after 5xx: 3 tries");
+}
+
+/// Whatever becomes of a request: a client that stops in the middle of its body doesn't keep it for ever. (A stream, whose
+/// body may pause, is kept.)
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_stops_in_its_body_ends_after_the_idle_time() {
+    let ports = Ports::free();
+    let services = Services::start(&["baseline", "target"]).await;
+    let routing = "routing: {defaultTarget: baseline, rules: [{routeKey: known, targetService: target}]}";
+    let config = ConfigFile::new(&config_text(&ports, &services, routing));
+    // Envoy's own idle time is five minutes.
+    let rendered = render(&config.path(), &[]);
+    let mut quick = String::new();
+    for line in rendered.lines() {
+        if let Some(indent) = line.strip_suffix("generate_request_id: false") {
+            writeln!(quick, "{indent}stream_idle_timeout: 1s").unwrap();
+        }
+        writeln!(quick, "{line}").unwrap();
+    }
+    assert_ne!(quick, rendered);
+    let _envoy = Envoy::start(&quick);
+    let mut client = Client::new(Protocol::Http1, ports.http);
+    poll_until(PATIENCE, "an answer", async || match client.get("/", &[]).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{error:#}")),
+    })
+    .await;
+
+    for key in ["", "unknown", "known"] {
+        for (is_stream, head) in [(false, ""), (true, "accept: text/event-stream\r\n")] {
+            let request =
+                format!("POST /{key} HTTP/1.1\r\nhost: a\r\nx-route-key: {key}\r\n{head}content-length: 10\r\n\r\nabc");
+            let mut connection = RawConnection::new(ports.http);
+            let answer = timeout(Duration::from_secs(3), connection.send(request.as_bytes())).await;
+            match answer {
+                Ok(answer) => assert_eq!((answer.unwrap().status, is_stream), (408, false), "{key:?}"),
+                Err(_) => assert!(is_stream, "{key:?}: nothing after 3 s"),
+            }
+        }
+    }
 }
 
 /// What Envoy keeps with routes must be the same for all default targets: they share one.

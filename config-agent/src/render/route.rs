@@ -71,7 +71,6 @@ pub(super) fn route_configuration(
     RouteConfiguration {
         name: name.to_owned(),
         virtual_hosts: hosts.chain([default]).collect(),
-        request_headers_to_remove: INTERNAL_HEADERS.map(str::to_owned).to_vec(),
         // A host is compared without its port.
         ignore_port_in_host_matching: !routing.hosts.is_empty(),
         ..Default::default()
@@ -112,12 +111,17 @@ fn all_routes(routing: &ValidRouting, baseline: &Baseline<'_>, targets: &[Route]
     let enter = may_carry_a_key(routing).into_iter().map(|found| Route {
         name: "enter".to_owned(),
         r#match: Some(found),
-        // Not decided yet, and it may become a stream.
-        action: baseline.action(false),
+        action: baseline.undecided(),
         typed_per_filter_config: [(FILTER.to_owned(), switched_on())].into(),
+        request_headers_to_remove: internal_headers(),
         ..Default::default()
     });
+    // The filter may have been at these.
     let others = baseline.routes(Vec::new(), have_limits, &explained(routing));
+    let others = others.into_iter().map(|route| Route {
+        request_headers_to_remove: internal_headers(),
+        ..route
+    });
     keyless
         .into_iter()
         .flatten()
@@ -125,6 +129,12 @@ fn all_routes(routing: &ValidRouting, baseline: &Baseline<'_>, targets: &[Route]
         .chain(enter)
         .chain(others)
         .collect()
+}
+
+/// What the filter writes for Envoy alone. What a client sends of it is gone before a route is chosen, so routes that the
+/// filter never sees needn't look for it: 800 instructions a request.
+fn internal_headers() -> Vec<String> {
+    INTERNAL_HEADERS.map(str::to_owned).to_vec()
 }
 
 /// The matches of requests with a time limit, and then of all others; just the latter where none have one.
@@ -171,6 +181,7 @@ fn target_routes(config: &ValidConfig, have_limits: bool) -> Vec<Route> {
                     name: "target".to_owned(),
                     r#match: Some(matching(headers)),
                     action: to_target(policy, kind, mirror.as_ref(), is_limited),
+                    request_headers_to_remove: internal_headers(),
                     response_headers_to_add: explained.clone(),
                     // Metrics count by it, so a sandbox must not write it. A baseline may: there it would cost every request.
                     response_headers_to_remove: vec![ROUTE_ERROR_HEADER.to_owned()],
@@ -232,13 +243,21 @@ impl Baseline<'_> {
     }
 
     fn action(&self, is_limited: bool) -> Option<Action> {
+        Some(Action::Route(self.route_action(is_limited)))
+    }
+
+    /// Until it is decided whether it is a stream: as long as one may last, but it may not be silent for longer than
+    /// others. Envoy would give up its idle timer here for good, and a request that stops in its body would never end.
+    fn undecided(&self) -> Option<Action> {
+        Some(Action::Route(RouteAction {
+            idle_timeout: None,
+            ..self.route_action(false)
+        }))
+    }
+
+    fn route_action(&self, is_limited: bool) -> RouteAction {
         let retries = retry_policy(self.policy);
-        Some(Action::Route(action(
-            self.cluster.clone(),
-            self.policy,
-            retries,
-            is_limited,
-        )))
+        action(self.cluster.clone(), self.policy, retries, is_limited)
     }
 }
 
@@ -333,13 +352,15 @@ mod tests {
     #[test]
     fn a_request_may_be_silent_for_five_minutes_or_as_long_as_it_may_take_and_a_stream_for_ever() {
         const STREAM: (i64, Option<i64>) = (0, Some(0));
+        const UNDECIDED: (i64, Option<i64>) = (0, None);
         for (request_timeout, request) in [
             ("30s", (30, None)),
             ("5m", (300, None)),
             ("10m", (600, Some(600))),
             ("0s", STREAM),
         ] {
-            assert_eq!(limits(request_timeout), [STREAM, request].into(), "{request_timeout}");
+            let expected = [STREAM, UNDECIDED, request].into();
+            assert_eq!(limits(request_timeout), expected, "{request_timeout}");
         }
     }
 }

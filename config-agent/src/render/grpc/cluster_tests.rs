@@ -5,7 +5,7 @@ use super::super::tests::{config, with_rule};
 use super::*;
 
 fn decoded<M: Message + Default>(set: &ResourceSet, name: &str) -> Option<M> {
-    let any = Any::decode(set.get(name)?.any()).unwrap();
+    let any = Any::decode(&*set.get(name)?.any().concat()).unwrap();
     Some(M::decode(&*any.value).unwrap())
 }
 
