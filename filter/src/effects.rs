@@ -13,10 +13,10 @@ use crate::request::EnvoyHead;
 /// The filter state that the response header X-Route-Decision is made of.
 const DECISION_STATE: &str = "sidetrack.decision";
 
-/// The filter state that the access log and the metrics are made of: the rule that matched, or why none did; and what
-/// metrics call the request, where that isn't the rule's name.
-const RULE_STATE: &str = "sidetrack.rule";
+/// The filter state that the access log and the metrics are made of: what metrics call a request that has a rule; the name
+/// of the rule, where it is another; or why there is none.
 const LABEL_STATE: &str = "sidetrack.path";
+const RULE_STATE: &str = "sidetrack.rule";
 const REASON_STATE: &str = "sidetrack.reason";
 
 /// Counts requests whose key sources hold different keys.
@@ -49,9 +49,11 @@ fn try_apply(table: &RouteTable, decision: &RouteDecision<'_>, head: &impl Reque
             if let Some(mirror) = mirror {
                 set(MIRROR_HEADER, mirror.as_bytes())?;
             }
-            note(RULE_STATE, rule.name())?;
             if let Some(label) = rule.label() {
                 note(LABEL_STATE, label)?;
+                note(RULE_STATE, rule.name())?;
+            } else {
+                note(LABEL_STATE, rule.name())?;
             }
             set(STEERING_HEADER, cluster.as_bytes())
         }

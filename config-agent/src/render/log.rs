@@ -15,8 +15,12 @@ use super::envoy::EnvoyVersion;
 use super::filter::FILTER;
 use super::metrics::counts;
 
-/// What the filter calls the rule that matched, and why none did; see `filter/src/effects.rs`.
-pub(super) const RULE: &str = "%FILTER_STATE(wasm.sidetrack.rule:PLAIN)%";
+/// The rule that matched, and why none did; see `filter/src/effects.rs`.
+pub(super) const RULE: &str = concat!(
+    r#"%COALESCE({"operators": ["#,
+    r#"{"command": "FILTER_STATE", "param": "wasm.sidetrack.rule:PLAIN"}, "#,
+    r#"{"command": "FILTER_STATE", "param": "wasm.sidetrack.path:PLAIN"}]})%"#
+);
 const REASON: &str = "%FILTER_STATE(wasm.sidetrack.reason:PLAIN)%";
 
 /// What an endpoint of the default target is marked with: of a request for another target it says that this fell back.
