@@ -8,12 +8,22 @@ use std::process::Command;
 fn main() {
     let cargo = std::env::var_os("CARGO").expect("cargo sets CARGO");
     let target = std::env::var_os("TARGET").expect("cargo sets TARGET");
-    let metadata = Command::new(cargo)
+    let metadata = |offline: &[&str]| {
+        let mut command = Command::new(&cargo);
         // What other platforms need isn't downloaded.
-        .args(["metadata", "--format-version=1", "--offline", "--filter-platform"])
-        .arg(target)
-        .output()
-        .expect("cargo metadata runs");
+        command.args(["metadata", "--format-version=1", "--filter-platform"]);
+        command
+            .arg(&target)
+            .args(offline)
+            .output()
+            .expect("cargo metadata runs")
+    };
+    let mut found = metadata(&["--offline"]);
+    if !found.status.success() {
+        // What only other crates of this workspace need may not have been downloaded yet, but cargo wants to see it.
+        found = metadata(&[]);
+    }
+    let metadata = found;
     assert!(
         metadata.status.success(),
         "cargo metadata: {}",
