@@ -10,10 +10,9 @@ use super::{FileRules, OwnedRule, Source, Tag};
 /// The most rules that the API takes for one route key. They are tried one after the other.
 pub const MAX_RULES_OF_KEY: usize = 1_000;
 
-/// The API's rules of one route key: as they were given, checked, and as JSON. At least one.
+/// The API's rules of one route key: checked, and as JSON. At least one.
 #[derive(Debug)]
 pub struct KeyRules {
-    wire: Vec<wire::Rule>,
     valid: Vec<Arc<ValidRule>>,
     json: Bytes,
 }
@@ -24,9 +23,9 @@ impl KeyRules {
     /// # Errors
     ///
     /// Every problem; its path begins with the rule's index.
-    pub(crate) fn check(wire: Vec<wire::Rule>, file: &FileRules) -> Result<Self, Vec<Problem>> {
+    pub(crate) fn check(wire: &[wire::Rule], file: &FileRules) -> Result<Self, Vec<Problem>> {
         let key = wire.first().map(|rule| rule.route_key.as_str()).unwrap_or_default();
-        let valid = validate_rules(&wire, file.config_for(key))?;
+        let valid = validate_rules(wire, file.config_for(key))?;
         let rules: Vec<String> = wire
             .iter()
             .map(|rule| {
@@ -36,14 +35,8 @@ impl KeyRules {
             .collect();
         Ok(Self {
             json: rules.join(",").into(),
-            wire,
             valid,
         })
-    }
-
-    /// As they were given.
-    pub fn wire(&self) -> &[wire::Rule] {
-        &self.wire
     }
 
     /// Checked.

@@ -124,7 +124,8 @@ pub(super) fn recheck(
     let mut checked = OrdMap::new();
     let mut problems = Vec::new();
     for (key, rules) in keys {
-        match KeyRules::check(rules.wire().to_vec(), file) {
+        let given = as_given(rules.json(), file);
+        match given.and_then(|rules| KeyRules::check(&rules, file)) {
             Ok(rules) => {
                 checked.insert(Arc::clone(key), Arc::new(rules));
             }
@@ -141,6 +142,19 @@ pub(super) fn recheck(
     }
 }
 
+/// The rules that a key's JSON is made of. They are needed when the file changes, so they aren't kept beside it.
+fn as_given(json: &[u8], file: &FileRules) -> Result<Vec<wire::Rule>, Vec<Problem>> {
+    let mut rules = Vec::new();
+    let mut problems = Vec::new();
+    let list = [b"[", json, b"]"].concat();
+    let read = json::read_list(&list, |_, rule| match read_rule(rule, None, file) {
+        Ok(rule) => rules.push(rule),
+        Err(wrong) => problems.extend(wrong),
+    });
+    problems.extend(read.err());
+    if problems.is_empty() { Ok(rules) } else { Err(problems) }
+}
+
 fn checked(rules: Vec<wire::Rule>, file: &FileRules) -> Result<KeyRules, Vec<Problem>> {
     if rules.len() > MAX_RULES_OF_KEY {
         let key = rules.first().map(|rule| rule.route_key.as_str()).unwrap_or_default();
@@ -153,7 +167,7 @@ fn checked(rules: Vec<wire::Rule>, file: &FileRules) -> Result<KeyRules, Vec<Pro
             message,
         }]);
     }
-    KeyRules::check(rules, file)
+    KeyRules::check(&rules, file)
 }
 
 /// Reads one rule. What GET adds to it, `source`, may be there. Its content is checked only if its form isn't right, so that
