@@ -50,11 +50,12 @@ pub(super) async fn expired(
             }
         };
         tokio::select! {
-            () = moment => {}
+            biased;
             // Whoever tells of changes is there as long as anybody waits.
             changed = expiry.changed() => if changed.is_err() {
                 return pending().await;
-            }
+            },
+            () = moment => {}
         }
     }
 }
