@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use sidetrack_routing::ValidAgent;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -146,8 +146,7 @@ async fn bind(ip: IpAddr, port: u16, setting: &str) -> anyhow::Result<TcpListene
 /// Reads the tokens again whenever their file changes; waits for ever without one.
 async fn follow_tokens(access: Access) -> anyhow::Result<()> {
     if let Some(file) = access.file() {
-        let mut changes =
-            config::watch(file.to_owned()).with_context(|| format!("{} can't be watched", file.display()))?;
+        let mut changes = config::watch(file.to_owned());
         access.reread();
         while changes.recv().await.is_some() {
             access.reread();

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::json;
 use sidetrack_tests::steady::Setting;
-use sidetrack_tests::{ConfigFile, Steady, until_served_by};
+use sidetrack_tests::{ConfigFile, Preload, Steady, until_served_by};
 
 /// What the configuration has when it is put back.
 const MORE: &str = "    - {routeKey: more, targetService: service-b}\n";
@@ -141,5 +141,25 @@ async fn a_directory_that_is_swapped_is_followed() {
     steady.file.write_in_place(&steady.text_with(MORE));
     until_served_by(steady.ports.http, "more", "service-b").await;
     steady.until_mended().await;
+    steady.unharmed().await;
+}
+
+/// Kubernetes' nodes often have none left: the agent looks at the file every second then.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_watch_a_changed_file_is_seen_all_the_same() {
+    let library = Preload::new("no_watches");
+    let steady = Steady::start(Setting {
+        agent: &|mut command| {
+            library.give(&mut command);
+            command
+        },
+        ..Setting::default()
+    })
+    .await;
+    steady.file.replace(&steady.text_with(MORE));
+    until_served_by(steady.ports.http, "more", "service-b").await;
+    steady
+        .until_logged("the file can't be watched, it is looked at every second")
+        .await;
     steady.unharmed().await;
 }

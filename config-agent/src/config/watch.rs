@@ -24,49 +24,32 @@ const LOOK: Duration = Duration::from_secs(1);
 /// the changes it stands for, so that a file written in several steps is read once.
 ///
 /// What no watch tells is seen within a second, by looking: a directory further up was swapped, one that was gone is back,
-/// another machine has written the file.
-///
-/// # Errors
-///
-/// The system has no watches left, or the file's directory is gone.
-pub fn watch(path: PathBuf) -> notify::Result<mpsc::Receiver<()>> {
+/// another machine has written the file, or the system has no watches left.
+pub fn watch(path: PathBuf) -> mpsc::Receiver<()> {
     let (changed, mut events) = mpsc::channel(1);
-    let way = Arc::new(Mutex::new(Way::to(&path)));
-    let relevant = Arc::clone(&way);
-    let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        let concerns = |event: Event| relevant.lock().unwrap_or_else(PoisonError::into_inner).concerns(&event);
-        if event.is_ok_and(concerns) {
-            let _ = changed.try_send(());
-        }
-    })?;
-    let mut directories = Directories {
-        watcher,
-        watched: BTreeSet::new(),
-        way,
-    };
-    directories.follow(&path)?;
+    let mut directories = Directories::new(&path, changed.clone());
+    directories.follow(&path);
     let (settled, receiver) = mpsc::channel(1);
     let mut seen = Seen::of(&path);
     tokio::spawn(async move {
+        // Without a watcher nobody else sends, and then there just are no events.
+        let _changed = changed;
         loop {
             tokio::select! {
-                event = events.recv() => if event.is_none() { return },
+                _ = events.recv() => {}
                 () = settled.closed() => return,
                 () = sleep(LOOK) => if Seen::of(&path) == seen { continue },
             }
             sleep(SETTLE).await;
             let _ = events.try_recv();
             seen = Seen::of(&path);
-            if let Err(error) = directories.follow(&path) {
-                let file = path.display();
-                tracing::warn!(%file, %error, "the file can't be watched, it is looked at every second");
-            }
+            directories.follow(&path);
             if settled.send(()).await.is_err() {
                 return;
             }
         }
     });
-    Ok(receiver)
+    receiver
 }
 
 /// What tells one writing of a file from another, links followed.
@@ -92,29 +75,61 @@ impl Seen {
 }
 
 struct Directories {
-    watcher: RecommendedWatcher,
+    /// None, if the system has none left.
+    watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
     way: Arc<Mutex<Way>>,
 }
 
 impl Directories {
+    /// Watches nothing yet.
+    fn new(path: &Path, changed: mpsc::Sender<()>) -> Self {
+        let way = Arc::new(Mutex::new(Way::to(path)));
+        let relevant = Arc::clone(&way);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            let concerns = |event: Event| relevant.lock().unwrap_or_else(PoisonError::into_inner).concerns(&event);
+            if event.is_ok_and(concerns) {
+                let _ = changed.try_send(());
+            }
+        });
+        Self {
+            watcher: watcher.map_err(|error| unwatched(path, &error)).ok(),
+            watched: BTreeSet::new(),
+            way,
+        }
+    }
+
     /// Watches the directory of `path` and those of every link on the way to the file itself, and no others.
-    fn follow(&mut self, path: &Path) -> notify::Result<()> {
+    fn follow(&mut self, path: &Path) {
+        if let Err(error) = self.try_follow(path) {
+            unwatched(path, &error);
+        }
+    }
+
+    fn try_follow(&mut self, path: &Path) -> notify::Result<()> {
+        let Some(watcher) = &mut self.watcher else {
+            return Ok(());
+        };
         let way = Way::to(path);
         let wanted = way.directories.clone();
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
         for gone in self.watched.difference(&wanted) {
             // A directory that was removed has lost its watch already.
-            let _ = self.watcher.unwatch(gone);
+            let _ = watcher.unwatch(gone);
         }
         self.watched.retain(|directory| wanted.contains(directory));
         for directory in wanted {
             // Watching again is harmless, and needed where a directory was replaced by one of its name.
-            self.watcher.watch(&directory, RecursiveMode::NonRecursive)?;
+            watcher.watch(&directory, RecursiveMode::NonRecursive)?;
             self.watched.insert(directory);
         }
         Ok(())
     }
+}
+
+fn unwatched(path: &Path, error: &notify::Error) {
+    let file = path.display();
+    tracing::warn!(%file, %error, "the file can't be watched, it is looked at every second");
 }
 
 /// What is on the way to a file.
@@ -178,7 +193,7 @@ mod tests {
         fs::write(directory.path().join("two/config.yaml"), "2").unwrap();
         symlink("one", directory.path().join("..data")).unwrap();
         symlink("..data/config.yaml", &file).unwrap();
-        let mut changes = watch(file.clone()).unwrap();
+        let mut changes = watch(file.clone());
         change(directory.path());
         timeout(Duration::from_secs(5), changes.recv())
             .await
@@ -228,7 +243,7 @@ mod tests {
         let file = directory.join("config.yaml");
         fs::create_dir(&directory).unwrap();
         fs::write(&file, "1").unwrap();
-        let mut changes = watch(file.clone()).unwrap();
+        let mut changes = watch(file.clone());
         fs::rename(&directory, &aside).unwrap();
         timeout(Duration::from_secs(5), changes.recv())
             .await
@@ -253,7 +268,7 @@ mod tests {
         let [current, new] = ["current", "new"].map(|name| parent.path().join(name));
         symlink("1", &current).unwrap();
         let file = current.join("etc/config.yaml");
-        let mut changes = watch(file.clone()).unwrap();
+        let mut changes = watch(file.clone());
         symlink("2", &new).unwrap();
         fs::rename(&new, &current).unwrap();
         until_it_has(&mut changes, &file, "2").await;
@@ -266,7 +281,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("config.yaml");
         fs::write(&file, "1").unwrap();
-        let mut changes = watch(file.clone()).unwrap();
+        let mut changes = watch(file.clone());
         fs::read(&file).unwrap();
         fs::write(directory.path().join("new"), "2").unwrap();
         fs::rename(

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use bytes::Bytes;
 use sidetrack_routing::{ValidAgent, ValidConfig};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -130,11 +130,9 @@ impl Controller {
     ///
     /// # Errors
     ///
-    /// The file can't be watched.
+    /// What tells of changes has ended, which is a bug of Sidetrack.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        let file = self.file.clone();
-        let mut changes =
-            config::watch(file.clone()).with_context(|| format!("{} can't be watched", file.display()))?;
+        let mut changes = config::watch(self.file.clone());
         let mut batch = Vec::new();
         // Once before the first change: the file may have changed before it was watched.
         let mut loading = Some(self.load());
@@ -152,7 +150,7 @@ impl Controller {
                     }
                 }
                 change = changes.recv() => {
-                    ensure!(change.is_some(), "{} isn't watched any more", file.display());
+                    ensure!(change.is_some(), "{} isn't watched any more", self.file.display());
                     match loading {
                         None => loading = Some(self.load()),
                         Some(_) => changed_meanwhile = true,
