@@ -4,7 +4,7 @@ use log::error;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{MapType, MetricType, Status};
 use sidetrack_routing::{
-    Destination, EXPLAIN_HEADER, FoundKey, MIRROR_HEADER, MISS_HEADER, RequestHead, RouteDecision, RouteTable,
+    Destination, EXPLAIN_HEADER, FoundKey, MIRROR_HEADER, Reason, RequestHead, RouteDecision, RouteTable,
     STEERING_HEADER, merged_baggage, target_of,
 };
 
@@ -24,16 +24,19 @@ const DISAGREEMENTS: &str = "sidetrack_key_disagreements_total";
 
 /// Applies `decision` to the current request.
 ///
-/// A header that is written makes Envoy pick the route again: by the steering header a route to the target, by the miss
-/// header the ordinary route.
-pub(crate) fn apply(table: &RouteTable, decision: &RouteDecision<'_>, head: &impl RequestHead) {
+/// A header that is written makes Envoy pick the route again: by the steering header, a route to the target. Without one the
+/// request goes on to the baseline, by the route that let it in.
+pub(crate) fn apply<'t>(table: &'t RouteTable, decision: &RouteDecision<'t>, head: &impl RequestHead<'t>) {
     if let Err(status) = try_apply(table, decision, head) {
-        // Envoy then takes the action of the route that let the request in: the baseline.
         error!("Envoy refused a request header: {status:?}");
     }
 }
 
-fn try_apply(table: &RouteTable, decision: &RouteDecision<'_>, head: &impl RequestHead) -> Result<(), Status> {
+fn try_apply<'t>(
+    table: &'t RouteTable,
+    decision: &RouteDecision<'t>,
+    head: &impl RequestHead<'t>,
+) -> Result<(), Status> {
     if decision.disagreement {
         count_disagreement()?;
     }
@@ -42,25 +45,28 @@ fn try_apply(table: &RouteTable, decision: &RouteDecision<'_>, head: &impl Reque
     }
     match decision.destination {
         Destination::Target { rule, cluster, mirror } => {
+            set(STEERING_HEADER, cluster.as_bytes())?;
+            if let Some(mirror) = mirror {
+                set(MIRROR_HEADER, mirror.as_bytes())?;
+            }
             rule.removed_headers().try_for_each(remove)?;
             rule.additional_headers()
                 .try_for_each(|(name, value)| set(name, value))?;
             hand_on(table, decision.key.as_ref())?;
-            if let Some(mirror) = mirror {
-                set(MIRROR_HEADER, mirror.as_bytes())?;
-            }
             if let Some(label) = rule.label() {
                 note(LABEL_STATE, label)?;
-                note(RULE_STATE, rule.name())?;
+                note(RULE_STATE, rule.name())
             } else {
-                note(LABEL_STATE, rule.name())?;
+                note(LABEL_STATE, rule.name())
             }
-            set(STEERING_HEADER, cluster.as_bytes())
         }
         Destination::Baseline(reason) => {
             hand_on(table, decision.key.as_ref())?;
-            note(REASON_STATE, reason.as_str())?;
-            set(MISS_HEADER, reason.as_str().as_bytes())
+            match reason {
+                // The route that let the request in says so.
+                Reason::UnknownKey => Ok(()),
+                reason => note(REASON_STATE, reason.as_str()),
+            }
         }
     }
 }

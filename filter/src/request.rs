@@ -12,22 +12,27 @@ use sidetrack_routing::RequestHead;
 /// Only the calls that give bytes are used: those that give text trap on a value that isn't UTF-8, and any client can
 /// send one.
 #[derive(Default)]
-pub(crate) struct EnvoyHead {
-    /// The first value of each header read so far.
-    first_values: RefCell<Vec<(String, Option<Bytes>)>>,
+pub(crate) struct EnvoyHead<'t> {
+    /// The header that was read last: most requests need no other.
+    latest: Cell<Option<FirstValue<'t>>>,
+    /// Those before it.
+    others: RefCell<Vec<FirstValue<'t>>>,
     /// All headers, once a header's first value wasn't enough.
     all: OnceCell<Vec<(String, Bytes)>>,
     /// Whether a number was drawn for this request.
     has_drawn: Cell<bool>,
 }
 
-impl RequestHead for EnvoyHead {
+/// A header's name, and its first value if it is there.
+type FirstValue<'t> = (&'t str, Option<Bytes>);
+
+impl<'t> RequestHead<'t> for EnvoyHead<'t> {
     /// A single read gives the first value only. Another one is looked for only where that one is there and fails the
     /// test: reading all headers costs about three single reads.
-    fn any_value(&self, name: &str, mut test: impl FnMut(&[u8]) -> bool) -> bool {
+    fn any_value(&self, name: &'t str, mut test: impl FnMut(&[u8]) -> bool) -> bool {
         let value = self.take_first_value(name);
         let found = value.as_deref().map(&mut test);
-        self.first_values.borrow_mut().push((name.to_owned(), value));
+        self.keep((name, value));
         match found {
             None | Some(true) => found.is_some(),
             Some(false) if name.starts_with(':') => false,
@@ -70,13 +75,23 @@ fn seed() -> u64 {
     since_1970.map_or(0, |since| since.as_secs() ^ u64::from(since.subsec_nanos()) << 32)
 }
 
-impl EnvoyHead {
+impl<'t> EnvoyHead<'t> {
     /// Takes the value out while it is tested, because a test may ask for further headers.
-    fn take_first_value(&self, name: &str) -> Option<Bytes> {
-        let mut read = self.first_values.borrow_mut();
-        match read.iter().position(|(known, _)| known == name) {
-            Some(index) => read.swap_remove(index).1,
+    fn take_first_value(&self, name: &'t str) -> Option<Bytes> {
+        match self.latest.take() {
+            Some((known, value)) if known == name => return value,
+            other => self.latest.set(other),
+        }
+        let mut others = self.others.borrow_mut();
+        match others.iter().position(|(known, _)| *known == name) {
+            Some(index) => others.swap_remove(index).1,
             None => hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).unwrap_or_default(),
+        }
+    }
+
+    fn keep(&self, read: FirstValue<'t>) {
+        if let Some(other) = self.latest.replace(Some(read)) {
+            self.others.borrow_mut().push(other);
         }
     }
 

@@ -9,12 +9,13 @@ use crate::split;
 use crate::table::{Condition, RouteTable, Rule, Source};
 use crate::valid::target_of;
 
-/// The head of a request, and what else a decision may depend on, as whoever has them can show them.
-pub trait RequestHead {
+/// The head of a request, and what else a decision may depend on, as whoever has them can show them to one who has a table
+/// for `'t`.
+pub trait RequestHead<'t> {
     /// Whether `test` holds for any value of the header `name` (lower case; `:path` and the other pseudo-headers
     /// count as headers). Values are given in the order they were sent, until one passes. `false` if there is no
     /// such header.
-    fn any_value(&self, name: &str, test: impl FnMut(&[u8]) -> bool) -> bool;
+    fn any_value(&self, name: &'t str, test: impl FnMut(&[u8]) -> bool) -> bool;
 
     /// Milliseconds since 1970. Asked for only where a rule expires.
     fn now(&self) -> u64;
@@ -108,33 +109,33 @@ impl fmt::Display for Reason {
 }
 
 /// Finds the key of the request, the first of the key's rules that matches, and one of that rule's targets.
-pub fn decide<'t>(table: &'t RouteTable, head: &impl RequestHead) -> RouteDecision<'t> {
+pub fn decide<'t>(table: &'t RouteTable, head: &impl RequestHead<'t>) -> RouteDecision<'t> {
     decide_with(table, head, &mut ())
 }
 
 /// The same, with somebody who watches.
 pub fn decide_with<'t>(
     table: &'t RouteTable,
-    head: &impl RequestHead,
+    head: &impl RequestHead<'t>,
     recorder: &mut impl Recorder,
 ) -> RouteDecision<'t> {
     let search = KeySearch::over(table, head, recorder);
     let destination = match &search.key {
-        Some(Ok(key)) => destination(table, key, head, recorder),
-        Some(Err(_)) => Destination::Baseline(Reason::InvalidKey),
+        Some(key) => destination(table, key, head, recorder),
+        None if search.is_invalid => Destination::Baseline(Reason::InvalidKey),
         None => Destination::Baseline(Reason::NoKey),
     };
     RouteDecision {
         destination,
         disagreement: search.disagreement,
-        key: search.key.and_then(Result::ok),
+        key: search.key,
     }
 }
 
 fn destination<'t>(
     table: &'t RouteTable,
     key: &FoundKey,
-    head: &impl RequestHead,
+    head: &impl RequestHead<'t>,
     recorder: &mut impl Recorder,
 ) -> Destination<'t> {
     let Some(mut rules) = table.rules_of(key.as_bytes()) else {
@@ -155,7 +156,7 @@ fn destination<'t>(
 }
 
 /// The rule with its label, if it is there, and of each group of alternatives one holds.
-fn matches<'t>(rule: Rule<'t>, head: &impl RequestHead, recorder: &mut impl Recorder) -> Option<Rule<'t>> {
+fn matches<'t>(rule: Rule<'t>, head: &impl RequestHead<'t>, recorder: &mut impl Recorder) -> Option<Rule<'t>> {
     let expired = expires_at(rule).is_some_and(|time| head.now() >= time);
     recorder.rule(rule, expired);
     if expired {
@@ -178,7 +179,7 @@ fn matches<'t>(rule: Rule<'t>, head: &impl RequestHead, recorder: &mut impl Reco
     Some(rule.chosen(label))
 }
 
-fn holds(condition: &Condition<'_>, head: &impl RequestHead, recorder: &mut impl Recorder) -> bool {
+fn holds<'t>(condition: &Condition<'t>, head: &impl RequestHead<'t>, recorder: &mut impl Recorder) -> bool {
     let mut seen = false;
     let mut compare = |actual: &[u8]| {
         seen = true;
@@ -247,7 +248,7 @@ fn expires_at(rule: Rule<'_>) -> Option<u64> {
 }
 
 /// One of the rule's targets. `None` only if the table gives none a weight.
-fn choose<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead) -> Option<&'t str> {
+fn choose<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead<'t>) -> Option<&'t str> {
     let mut targets = rule.targets();
     let first = targets.next()?;
     if targets.next().is_none() {
@@ -263,7 +264,7 @@ fn choose<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead) -> Option
 }
 
 /// The choice by what the client sticks by, or `None` if it has no such thing.
-fn sticky_choice<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead) -> Option<Option<usize>> {
+fn sticky_choice<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead<'t>) -> Option<Option<usize>> {
     // The target's own name: whether its cluster falls back makes no difference to who goes there.
     let own = |cluster: &'t str| target_of(cluster).as_bytes();
     let by_value =
@@ -289,7 +290,7 @@ fn sticky_choice<'t>(rule: Rule<'t>, key: &FoundKey, head: &impl RequestHead) ->
     choice
 }
 
-fn mirror<'t>(rule: Rule<'t>, head: &impl RequestHead) -> Option<&'t str> {
+fn mirror<'t>(rule: Rule<'t>, head: &impl RequestHead<'t>) -> Option<&'t str> {
     const MILLION: u32 = 1_000_000;
     let effect = rule.effects().find(|effect| effect.kind == EffectKind::Mirror)?;
     let share = effect
@@ -323,7 +324,7 @@ impl<'r, N, V> Request<'r, N, V> {
     }
 }
 
-impl<N: AsRef<str>, V: AsRef<[u8]>> RequestHead for Request<'_, N, V> {
+impl<N: AsRef<str>, V: AsRef<[u8]>> RequestHead<'_> for Request<'_, N, V> {
     fn any_value(&self, name: &str, mut test: impl FnMut(&[u8]) -> bool) -> bool {
         self.headers
             .iter()

@@ -92,7 +92,7 @@ pub struct Compared {
 }
 
 /// Decides about `head`, and says why.
-pub fn explain(table: &RouteTable, head: &impl RequestHead) -> Explanation {
+pub fn explain<'t>(table: &'t RouteTable, head: &impl RequestHead<'t>) -> Explanation {
     let mut notes = Notes::default();
     let decision = decide_with(table, head, &mut notes);
     let outcome = match decision.destination {

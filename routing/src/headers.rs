@@ -3,9 +3,6 @@
 /// Names the cluster a decided request goes to. Written by the filter only; a client's is removed before routing.
 pub const STEERING_HEADER: &str = "x-route-cluster";
 
-/// Says why a request with a key goes to the baseline, and keeps it from entering the filter again.
-pub const MISS_HEADER: &str = "x-route-miss";
-
 /// Names the cluster that gets a copy of a decided request.
 pub const MIRROR_HEADER: &str = "x-route-mirror";
 
@@ -13,7 +10,7 @@ pub const MIRROR_HEADER: &str = "x-route-mirror";
 pub const EXPLAIN_HEADER: &str = "x-route-explain";
 
 /// Headers a client can't send and a target never sees.
-pub const INTERNAL_HEADERS: [&str; 3] = [STEERING_HEADER, MISS_HEADER, MIRROR_HEADER];
+pub const INTERNAL_HEADERS: [&str; 2] = [STEERING_HEADER, MIRROR_HEADER];
 
 /// Why a rule may not use the (lower-case) header `name`, or `None`.
 pub(crate) fn reserved(name: &str) -> Option<&'static str> {

@@ -16,14 +16,12 @@ pub struct FoundKey {
     is_in_route_key_header: bool,
 }
 
-/// A key that is too long, or has characters that no key has: a target must not get it in a header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InvalidKey;
-
 /// What looking at the key sources gave.
 pub(crate) struct KeySearch {
-    /// The key of the first source that has one.
-    pub(crate) key: Option<Result<FoundKey, InvalidKey>>,
+    /// The key of the first source that has one, if it is valid.
+    pub(crate) key: Option<FoundKey>,
+    /// It is too long, or has characters that no key has: a target must not get it in a header.
+    pub(crate) is_invalid: bool,
     /// Whether a later source has another.
     pub(crate) disagreement: bool,
 }
@@ -39,14 +37,15 @@ impl FoundKey {
         self.is_in_route_key_header
     }
 
-    fn copy(key: &[u8], is_in_route_key_header: bool) -> Result<Self, InvalidKey> {
+    /// None of an invalid one.
+    fn copy(key: &[u8], is_in_route_key_header: bool) -> Option<Self> {
         let mut bytes = [0; MAX_ROUTE_KEY_BYTES];
-        let place = bytes.get_mut(..key.len()).ok_or(InvalidKey)?;
+        let place = bytes.get_mut(..key.len())?;
         if !key.iter().all(|byte| byte.is_ascii_graphic() && *byte != b',') {
-            return Err(InvalidKey);
+            return None;
         }
         place.copy_from_slice(key);
-        Ok(Self {
+        Some(Self {
             bytes,
             length: key.len(),
             is_in_route_key_header,
@@ -69,9 +68,10 @@ impl fmt::Debug for FoundKey {
 impl KeySearch {
     /// Looks at the sources in their order. Those after the first key are looked at, too: whether they agree is worth
     /// knowing, and a header that isn't there costs next to nothing.
-    pub(crate) fn over(table: &RouteTable, head: &impl RequestHead, recorder: &mut impl Recorder) -> Self {
+    pub(crate) fn over<'t>(table: &'t RouteTable, head: &impl RequestHead<'t>, recorder: &mut impl Recorder) -> Self {
         let mut search = Self {
             key: None,
+            is_invalid: false,
             disagreement: false,
         };
         for source in table.sources() {
@@ -80,11 +80,12 @@ impl KeySearch {
                 seen = true;
                 recorder.source(source, Some(key));
                 match &search.key {
-                    Some(Ok(first)) => search.disagreement |= first.as_bytes() != key,
-                    Some(Err(InvalidKey)) => {}
+                    Some(first) => search.disagreement |= first.as_bytes() != key,
+                    None if search.is_invalid => {}
                     None => {
-                        let in_header = source.kind == SourceKind::Header && source.name == table.route_key_header();
-                        search.key = Some(FoundKey::copy(key, in_header));
+                        let in_header = source.kind == SourceKind::Header && table.is_route_key_header(source.name);
+                        search.key = FoundKey::copy(key, in_header);
+                        search.is_invalid = search.key.is_none();
                     }
                 }
             });
@@ -97,7 +98,7 @@ impl KeySearch {
 }
 
 /// Gives `found` the first non-empty key that `source` holds, decoded, of whatever length.
-fn read(source: Source<'_>, head: &impl RequestHead, mut found: impl FnMut(&[u8])) {
+fn read<'t>(source: Source<'t>, head: &impl RequestHead<'t>, mut found: impl FnMut(&[u8])) {
     let name = source.name.as_bytes();
     let mut take = |key: Option<&[u8]>| match key {
         Some(key) => {

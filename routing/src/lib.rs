@@ -55,7 +55,7 @@ pub use decide::{Destination, Reason, Recorder, Request, RequestHead, RouteDecis
 pub use decode::decode;
 pub use duration::{InvalidDuration, parse as parse_duration};
 pub use explain::{Compared, Explanation, LookedAt, Outcome, TriedRule, explain};
-pub use headers::{EXPLAIN_HEADER, INTERNAL_HEADERS, MIRROR_HEADER, MISS_HEADER, STEERING_HEADER};
+pub use headers::{EXPLAIN_HEADER, INTERNAL_HEADERS, MIRROR_HEADER, STEERING_HEADER};
 pub use key::FoundKey;
 pub use layout::{SourceKind, Subject, Test, VERSION as TABLE_VERSION};
 pub use matchers::{

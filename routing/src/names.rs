@@ -426,7 +426,7 @@ mod tests {
             "TE",
             "X-Envoy-Retry-On",
             "X-Route-Cluster",
-            "x-route-miss",
+            "x-route-mirror",
         ] {
             assert!(
                 matches!(HeaderName::parse(name), Err(InvalidHeaderName::Reserved(_))),

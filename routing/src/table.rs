@@ -1,5 +1,6 @@
 //! A compiled route table, read in place.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -178,6 +179,12 @@ impl RouteTable {
             .map_or("", |row| self.name(row, 0))
     }
 
+    /// Whether that is it.
+    pub(crate) fn is_route_key_header(&self, name: &str) -> bool {
+        let settings = self.rows::<SETTINGS_ROW>(Section::Settings).first();
+        settings.is_some_and(|row| self.text(row, 0) == name.as_bytes())
+    }
+
     /// The baggage member in which the key is handed on, too.
     pub fn propagated_baggage(&self) -> Option<&str> {
         let row = self.rows::<SETTINGS_ROW>(Section::Settings).first()?;
@@ -204,8 +211,7 @@ impl RouteTable {
 
     /// The rules of `key` in their order, or `None` if no rule has it.
     pub(crate) fn rules_of(&self, key: &[u8]) -> Option<impl Iterator<Item = Rule<'_>>> {
-        let (_end, keys) = self.rows::<KEY_ROW>(Section::Keys).split_last()?;
-        let index = keys.binary_search_by(|row| self.text(row, 0).cmp(key)).ok()?;
+        let index = self.row_of(key)?;
         let rows = self.rows::<KEY_ROW>(Section::Keys);
         let start = |index: usize| rows.get(index).map_or(0, |row| number(row, 8) as usize);
         let rules = self
@@ -216,6 +222,27 @@ impl RouteTable {
             row,
             label: None,
         }))
+    }
+
+    /// A binary search that doesn't compare again what both ends of the range have in common with `key`: keys begin alike.
+    fn row_of(&self, key: &[u8]) -> Option<usize> {
+        let (_end, keys) = self.rows::<KEY_ROW>(Section::Keys).split_last()?;
+        let texts = self.texts();
+        let (mut from, mut to) = (0, keys.len());
+        let (mut common_with_lower, mut common_with_upper) = (0, 0);
+        while from < to {
+            let middle = from.midpoint(to);
+            let found = text_of(texts, keys.get(middle)?, 0);
+            let skipped = common_with_lower.min(common_with_upper);
+            let pairs = found.get(skipped..)?.iter().zip(key.get(skipped..)?);
+            let common = skipped + pairs.take_while(|(found, wanted)| found == wanted).count();
+            match found.get(common).cmp(&key.get(common)) {
+                Ordering::Less => (from, common_with_lower) = (middle + 1, common),
+                Ordering::Equal => return Some(middle),
+                Ordering::Greater => (to, common_with_upper) = (middle, common),
+            }
+        }
+        None
     }
 
     fn rows<const N: usize>(&self, section: Section) -> &[[u8; N]] {
@@ -238,12 +265,11 @@ impl RouteTable {
     }
 
     fn text(&self, row: &[u8], at: usize) -> &[u8] {
-        let start = number(row, at) as usize;
-        let end = start.saturating_add((number(row, at + 4) & !LAST) as usize);
-        self.rows::<1>(Section::Texts)
-            .as_flattened()
-            .get(start..end)
-            .unwrap_or_default()
+        text_of(self.texts(), row, at)
+    }
+
+    fn texts(&self) -> &[u8] {
+        self.rows::<1>(Section::Texts).as_flattened()
     }
 
     fn name(&self, row: &[u8], at: usize) -> &str {
@@ -455,6 +481,13 @@ fn covers(starts: impl Iterator<Item = usize> + Clone, count: usize) -> bool {
     starts.clone().next() == Some(0) && starts.clone().is_sorted() && starts.last() == Some(count)
 }
 
+/// The text that two numbers at `at` say the place and the length of.
+fn text_of<'t>(texts: &'t [u8], row: &[u8], at: usize) -> &'t [u8] {
+    let start = number(row, at) as usize;
+    let end = start.saturating_add((number(row, at + 4) & !LAST) as usize);
+    texts.get(start..end).unwrap_or_default()
+}
+
 /// The number at byte `at` of `row`.
 fn number(row: &[u8], at: usize) -> u32 {
     row.get(at..)
@@ -464,6 +497,8 @@ fn number(row: &[u8], at: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn sample() -> Vec<u8> {
@@ -502,6 +537,26 @@ mod tests {
         let b = table.rules_of(b"b").unwrap().next().unwrap();
         assert_eq!(b.conditions().count(), 3);
         assert_eq!(b.additional_headers().count(), 0);
+    }
+
+    #[test]
+    fn every_key_is_found_and_no_other() {
+        let keys = ["a", "aa", "aab", "ab", "abc", "abca", "abcb", "b", "ba", "z"];
+        for count in 0..=keys.len() {
+            let rule = |key: &&str| json!({"routeKey": key, "targetService": "x"});
+            let rules: Vec<_> = keys[..count].iter().map(rule).collect();
+            let json = json!({"defaultTarget": "d", "rules": rules});
+            let table = RouteTable::from_configuration(json.to_string().into_bytes()).unwrap();
+            for key in keys
+                .iter()
+                .chain(&["", "0", "a0", "aaa", "aba", "abcaa", "abcc", "ac", "az", "zz"])
+            {
+                let found = table.rules_of(key.as_bytes()).and_then(|mut rules| rules.next());
+                let name = found.map(|rule| rule.name());
+                let expected = keys[..count].contains(key).then(|| format!("{key}@x:80"));
+                assert_eq!(name, expected.as_deref(), "{count}");
+            }
+        }
     }
 
     #[test]

@@ -161,7 +161,7 @@ fn check(table: &RouteTable, keys: usize) {
 /// A request that allocates when it is asked for a header.
 struct Wasteful;
 
-impl RequestHead for Wasteful {
+impl RequestHead<'_> for Wasteful {
     fn any_value(&self, name: &str, mut test: impl FnMut(&[u8]) -> bool) -> bool {
         test(black_box(name.to_owned()).as_bytes())
     }

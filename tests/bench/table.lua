@@ -34,5 +34,4 @@ function envoy_on_request(handle)
       return
     end
   end
-  headers:replace("x-route-miss", "no_match")
 end

@@ -61,7 +61,7 @@ const KEYLESS: [Head<'_>; 16] = [
     ("/", &[("host", "known.preview.example.com.evil.example")]),
     ("/", &[("x-route-explain", "1")]),
     ("/", &[("x-route-cluster", "target:80")]),
-    ("/", &[("x-route-miss", "no_match"), ("x-route-mirror", "target:80")]),
+    ("/", &[("x-route-mirror", "target:80")]),
 ];
 
 /// The request with the key in its place.

@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::config::route::v3::{
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
-use sidetrack_routing::{EXPLAIN_HEADER, KeySource, MISS_HEADER, ValidRouting};
+use sidetrack_routing::{EXPLAIN_HEADER, KeySource, STEERING_HEADER, ValidRouting};
 
 /// Requests that all of `headers` match.
 pub(super) fn matching(headers: Vec<HeaderMatcher>) -> RouteMatch {
@@ -23,7 +23,7 @@ pub(super) fn may_carry_a_key(routing: &ValidRouting) -> Vec<RouteMatch> {
         matches.push(matching(vec![present(EXPLAIN_HEADER)]));
     }
     for found in &mut matches {
-        found.headers.push(absent(MISS_HEADER));
+        found.headers.push(absent(STEERING_HEADER));
     }
     matches
 }
@@ -54,7 +54,7 @@ fn from_source(source: &KeySource) -> RouteMatch {
 
 /// What a request without a key looks like, as one match; `None` where that takes more, because Envoy can't match a query
 /// parameter that isn't there.
-pub(super) fn carries_no_key(routing: &ValidRouting) -> Option<Vec<HeaderMatcher>> {
+pub(super) fn carries_no_key(routing: &ValidRouting) -> Option<RouteMatch> {
     let mut headers = Vec::new();
     for source in &routing.key_sources {
         let found = from_source(source);
@@ -66,7 +66,7 @@ pub(super) fn carries_no_key(routing: &ValidRouting) -> Option<Vec<HeaderMatcher
     if routing.debug_header {
         headers.push(absent(EXPLAIN_HEADER));
     }
-    Some(headers)
+    Some(matching(headers))
 }
 
 /// What a request looks like that isn't for a stream: neither gRPC, nor an upgrade, nor one for an event stream.

@@ -1,12 +1,13 @@
 //! The routes, in this order:
 //!
 //! 1. `baseline`, for requests that can't carry a key: they never enter the VM.
-//! 2. `target`, for requests that the filter has decided: by the steering header.
-//! 3. `enter`, for requests that may carry a key: it switches the filter on. The filter writes the steering header or the
-//!    miss header, and that makes Envoy pick the route again.
+//! 2. `enter`, for requests that may carry a key: it switches the filter on, and leads to the baseline. Where a rule matches,
+//!    the filter writes the steering header, and that makes Envoy pick the route again.
+//! 3. `target`, for these: by the steering header.
 //! 4. `baseline`, for those that are left.
 //!
-//! On httpPort each of them is there twice: for requests with a time limit, and for streams, which have none.
+//! On httpPort each of them is there for requests with a time limit and for streams, which have none, but for the first: most
+//! requests have a limit and no key, and each route that a request passes costs it 560 instructions.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,7 +21,8 @@ use envoy_types::pb::envoy::config::route::v3::route_action::hash_policy::{
 use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, HashPolicy, RequestMirrorPolicy};
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::{
-    FilterConfig, HeaderMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, VirtualHost, WeightedCluster,
+    FilterConfig, HeaderMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+    WeightedCluster,
 };
 use envoy_types::pb::google::protobuf::Any;
 use sidetrack_routing::{
@@ -30,6 +32,7 @@ use sidetrack_routing::{
 use super::cluster::ClusterName;
 use super::filter::FILTER;
 use super::local_reply::ROUTE_ERROR_HEADER;
+use super::log::undecided_metadata;
 use super::matching::{
     carries_no_key, containing, ending, exact, matching, matching_regex, may_carry_a_key, no_stream, present,
 };
@@ -107,43 +110,39 @@ fn default_baseline<'c>(config: &'c ValidConfig, cluster_name: &ClusterName<'_>)
 }
 
 fn all_routes(routing: &ValidRouting, baseline: &Baseline<'_>, targets: &[Route], have_limits: bool) -> Vec<Route> {
-    let keyless = carries_no_key(routing).map(|headers| baseline.routes(headers, have_limits, &[]));
-    let enter = may_carry_a_key(routing).into_iter().map(|found| Route {
-        name: "enter".to_owned(),
-        r#match: Some(found),
-        action: baseline.undecided(),
-        typed_per_filter_config: [(FILTER.to_owned(), switched_on())].into(),
-        request_headers_to_remove: internal_headers(),
-        ..Default::default()
-    });
-    // The filter may have been at these.
-    let others = baseline.routes(Vec::new(), have_limits, &explained(routing));
-    let others = others.into_iter().map(|route| Route {
-        request_headers_to_remove: internal_headers(),
-        ..route
-    });
+    let keyless = carries_no_key(routing).map(|found| baseline.routes(found, have_limits).remove(0));
+    let enter = may_carry_a_key(routing)
+        .into_iter()
+        .flat_map(|found| baseline.routes(found, have_limits))
+        .map(|route| Route {
+            name: "enter".to_owned(),
+            typed_per_filter_config: [(FILTER.to_owned(), switched_on())].into(),
+            metadata: Some(undecided_metadata()),
+            response_headers_to_add: explained(routing),
+            ..route
+        });
+    // Those with a limit have gone by the first route, if that could be said of them.
+    let gone = usize::from(keyless.is_some() && have_limits);
+    let others = baseline
+        .routes(matching(Vec::new()), have_limits)
+        .into_iter()
+        .skip(gone);
     keyless
         .into_iter()
-        .flatten()
-        .chain(targets.iter().cloned())
         .chain(enter)
+        .chain(targets.iter().cloned())
         .chain(others)
         .collect()
 }
 
-/// What the filter writes for Envoy alone. What a client sends of it is gone before a route is chosen, so routes that the
-/// filter never sees needn't look for it: 800 instructions a request.
-fn internal_headers() -> Vec<String> {
-    INTERNAL_HEADERS.map(str::to_owned).to_vec()
-}
-
-/// The matches of requests with a time limit, and then of all others; just the latter where none have one.
-fn with_and_without_limits(
-    headers: Vec<HeaderMatcher>,
-    have_limits: bool,
-) -> impl Iterator<Item = (Vec<HeaderMatcher>, bool)> {
-    let limited = have_limits.then(|| (headers.iter().cloned().chain(no_stream()).collect(), true));
-    limited.into_iter().chain([(headers, false)])
+/// The match of requests with a time limit, and then of all others; just the latter where none have one.
+fn with_and_without_limits(found: RouteMatch, have_limits: bool) -> impl Iterator<Item = (RouteMatch, bool)> {
+    let limited = have_limits.then(|| {
+        let mut limited = found.clone();
+        limited.headers.extend(no_stream());
+        (limited, true)
+    });
+    limited.into_iter().chain([(found, false)])
 }
 
 /// The routes to the cluster that the steering header names: for each policy, those to targets that fall back, of requests
@@ -175,13 +174,13 @@ fn target_routes(config: &ValidConfig, have_limits: bool) -> Vec<Route> {
                     .chain(steered)
                     .collect();
                 // What a stream has done can't be done again.
-                let variants = with_and_without_limits(headers, have_limits)
+                let variants = with_and_without_limits(matching(headers), have_limits)
                     .filter(|(_, is_limited)| !have_limits || kind != Kind::Idempotent || *is_limited);
-                routes.extend(variants.map(|(headers, is_limited)| Route {
+                routes.extend(variants.map(|(found, is_limited)| Route {
                     name: "target".to_owned(),
-                    r#match: Some(matching(headers)),
+                    r#match: Some(found),
                     action: to_target(policy, kind, mirror.as_ref(), is_limited),
-                    request_headers_to_remove: internal_headers(),
+                    request_headers_to_remove: INTERNAL_HEADERS.map(str::to_owned).to_vec(),
                     response_headers_to_add: explained.clone(),
                     // Metrics count by it, so a sandbox must not write it. A baseline may: there it would cost every request.
                     response_headers_to_remove: vec![ROUTE_ERROR_HEADER.to_owned()],
@@ -230,34 +229,25 @@ fn to_target(policy: &RoutePolicy, kind: Kind, mirror: Option<&String>, is_limit
 }
 
 impl Baseline<'_> {
-    fn routes(&self, headers: Vec<HeaderMatcher>, have_limits: bool, explained: &[HeaderValueOption]) -> Vec<Route> {
-        with_and_without_limits(headers, have_limits)
-            .map(|(headers, is_limited)| Route {
+    fn routes(&self, found: RouteMatch, have_limits: bool) -> Vec<Route> {
+        with_and_without_limits(found, have_limits)
+            .map(|(found, is_limited)| Route {
                 name: "baseline".to_owned(),
-                r#match: Some(matching(headers)),
+                r#match: Some(found),
                 action: self.action(is_limited),
-                response_headers_to_add: explained.to_vec(),
                 ..Default::default()
             })
             .collect()
     }
 
     fn action(&self, is_limited: bool) -> Option<Action> {
-        Some(Action::Route(self.route_action(is_limited)))
-    }
-
-    /// Until it is decided whether it is a stream: as long as one may last, but it may not be silent for longer than
-    /// others. Envoy would give up its idle timer here for good, and a request that stops in its body would never end.
-    fn undecided(&self) -> Option<Action> {
-        Some(Action::Route(RouteAction {
-            idle_timeout: None,
-            ..self.route_action(false)
-        }))
-    }
-
-    fn route_action(&self, is_limited: bool) -> RouteAction {
         let retries = retry_policy(self.policy);
-        action(self.cluster.clone(), self.policy, retries, is_limited)
+        Some(Action::Route(action(
+            self.cluster.clone(),
+            self.policy,
+            retries,
+            is_limited,
+        )))
     }
 }
 
@@ -352,14 +342,13 @@ mod tests {
     #[test]
     fn a_request_may_be_silent_for_five_minutes_or_as_long_as_it_may_take_and_a_stream_for_ever() {
         const STREAM: (i64, Option<i64>) = (0, Some(0));
-        const UNDECIDED: (i64, Option<i64>) = (0, None);
         for (request_timeout, request) in [
             ("30s", (30, None)),
             ("5m", (300, None)),
             ("10m", (600, Some(600))),
             ("0s", STREAM),
         ] {
-            let expected = [STREAM, UNDECIDED, request].into();
+            let expected = [STREAM, request].into();
             assert_eq!(limits(request_timeout), expected, "{request_timeout}");
         }
     }

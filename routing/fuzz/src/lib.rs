@@ -42,7 +42,7 @@ pub struct Everywhere<'v> {
     pub now: u64,
 }
 
-impl RequestHead for Everywhere<'_> {
+impl RequestHead<'_> for Everywhere<'_> {
     fn any_value(&self, name: &str, mut test: impl FnMut(&[u8]) -> bool) -> bool {
         if name == ":path" {
             return test(self.path);
@@ -93,7 +93,7 @@ impl Recorder for Reader {
 }
 
 /// Decides `head`, watched, unwatched and explained: all must come to the same.
-pub fn decide_twice(table: &RouteTable, head: &impl RequestHead) {
+pub fn decide_twice<'t>(table: &'t RouteTable, head: &impl RequestHead<'t>) {
     let mut reader = Reader::default();
     let watched = decide_with(table, head, &mut reader);
     let unwatched = decide(table, head);

@@ -112,20 +112,20 @@ fn switched_on_by_key(filter: &Value) -> Value {
     let switched_on = json!({"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}});
     let routes = json!([
         {
-            "match": {"prefix": "/", "headers": [present("x-route-cluster")]},
-            "route": {"cluster_header": "x-route-cluster"},
-        },
-        {
-            "match": {"prefix": "/", "headers": [present("x-route-key"), absent("x-route-miss")]},
+            "match": {"prefix": "/", "headers": [present("x-route-key"), absent("x-route-cluster")]},
             "route": {"cluster": BASELINE},
             "typed_per_filter_config": {"filter": switched_on},
+        },
+        {
+            "match": {"prefix": "/", "headers": [present("x-route-cluster")]},
+            "route": {"cluster_header": "x-route-cluster"},
         },
         all_to_the_baseline(),
     ]);
     let filter = json!({"name": "filter", "disabled": true, "typed_config": filter});
     let mut listener = listener(routes, &[filter]);
     let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
-    let headers = ["x-route-cluster", "x-route-miss"];
+    let headers = ["x-route-cluster"];
     manager["early_header_mutation_extensions"] = json!([{
         "name": "strip",
         "typed_config": {"@type": EARLY_MUTATION, "mutations": headers.map(|name| json!({"remove": name}))},
