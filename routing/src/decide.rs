@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::key::{FoundKey, KeySearch};
+use crate::key::{self, FoundKey};
 use crate::layout::{EffectKind, Subject, Test};
 use crate::sources::{cookie, host, percent, query};
 use crate::split;
@@ -119,17 +119,16 @@ pub fn decide_with<'t>(
     head: &impl RequestHead<'t>,
     recorder: &mut impl Recorder,
 ) -> RouteDecision<'t> {
-    let search = KeySearch::over(table, head, recorder);
-    let destination = match &search.key {
-        Some(key) => destination(table, key, head, recorder),
-        None if search.is_invalid => Destination::Baseline(Reason::InvalidKey),
-        None => Destination::Baseline(Reason::NoKey),
+    let mut decision = RouteDecision {
+        destination: Destination::Baseline(Reason::NoKey),
+        key: None,
+        disagreement: false,
     };
-    RouteDecision {
-        destination,
-        disagreement: search.disagreement,
-        key: search.key,
+    key::search(table, head, recorder, &mut decision);
+    if let Some(key) = &decision.key {
+        decision.destination = destination(table, key, head, recorder);
     }
+    decision
 }
 
 fn destination<'t>(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::decide::{Recorder, RequestHead};
+use crate::decide::{Destination, Reason, Recorder, RequestHead, RouteDecision};
 use crate::layout::SourceKind;
 use crate::names::MAX_ROUTE_KEY_BYTES;
 use crate::sources::{Baggage, TraceState, cookie, host, list, percent, query};
@@ -16,16 +16,6 @@ pub struct FoundKey {
     is_in_route_key_header: bool,
 }
 
-/// What looking at the key sources gave.
-pub(crate) struct KeySearch {
-    /// The key of the first source that has one, if it is valid.
-    pub(crate) key: Option<FoundKey>,
-    /// It is too long, or has characters that no key has: a target must not get it in a header.
-    pub(crate) is_invalid: bool,
-    /// Whether a later source has another.
-    pub(crate) disagreement: bool,
-}
-
 impl FoundKey {
     /// The key.
     pub fn as_bytes(&self) -> &[u8] {
@@ -37,19 +27,20 @@ impl FoundKey {
         self.is_in_route_key_header
     }
 
-    /// None of an invalid one.
-    fn copy(key: &[u8], is_in_route_key_header: bool) -> Option<Self> {
-        let mut bytes = [0; MAX_ROUTE_KEY_BYTES];
-        let place = bytes.get_mut(..key.len())?;
-        if !key.iter().all(|byte| byte.is_ascii_graphic() && *byte != b',') {
-            return None;
+    /// Puts it into `place`, if it is valid: not too long, and without characters that no key has, which a target must not
+    /// get in a header.
+    fn put(key: &[u8], is_in_route_key_header: bool, place: &mut Option<Self>) -> bool {
+        let is_valid =
+            key.len() <= MAX_ROUTE_KEY_BYTES && key.iter().all(|byte| byte.is_ascii_graphic() && *byte != b',');
+        if is_valid {
+            let found = place.insert(Self {
+                bytes: [0; MAX_ROUTE_KEY_BYTES],
+                length: key.len(),
+                is_in_route_key_header,
+            });
+            found.bytes.iter_mut().zip(key).for_each(|(place, byte)| *place = *byte);
         }
-        place.copy_from_slice(key);
-        Some(Self {
-            bytes,
-            length: key.len(),
-            is_in_route_key_header,
-        })
+        is_valid
     }
 }
 
@@ -65,35 +56,36 @@ impl fmt::Debug for FoundKey {
     }
 }
 
-impl KeySearch {
-    /// Looks at the sources in their order. Those after the first key are looked at, too: whether they agree is worth
-    /// knowing, and a header that isn't there costs next to nothing.
-    pub(crate) fn over<'t>(table: &'t RouteTable, head: &impl RequestHead<'t>, recorder: &mut impl Recorder) -> Self {
-        let mut search = Self {
-            key: None,
-            is_invalid: false,
-            disagreement: false,
-        };
-        for source in table.sources() {
-            let mut seen = false;
-            read(source, head, |key| {
-                seen = true;
-                recorder.source(source, Some(key));
-                match &search.key {
-                    Some(first) => search.disagreement |= first.as_bytes() != key,
-                    None if search.is_invalid => {}
-                    None => {
-                        let in_header = source.kind == SourceKind::Header && table.is_route_key_header(source.name);
-                        search.key = FoundKey::copy(key, in_header);
-                        search.is_invalid = search.key.is_none();
-                    }
+/// Looks at the sources in their order, and writes to `decision`, which is of a request without a key, what it found. Those
+/// after the first key are looked at, too: whether they agree is worth knowing, and a header that isn't there costs next to
+/// nothing.
+pub(crate) fn search<'t>(
+    table: &'t RouteTable,
+    head: &impl RequestHead<'t>,
+    recorder: &mut impl Recorder,
+    decision: &mut RouteDecision<'t>,
+) {
+    let mut is_invalid = false;
+    for source in table.sources() {
+        let mut seen = false;
+        read(source, head, |key| {
+            seen = true;
+            recorder.source(source, Some(key));
+            match &decision.key {
+                Some(first) => decision.disagreement |= first.as_bytes() != key,
+                None if is_invalid => {}
+                None => {
+                    let in_header = source.kind == SourceKind::Header && table.is_route_key_header(source.name);
+                    is_invalid = !FoundKey::put(key, in_header, &mut decision.key);
                 }
-            });
-            if !seen {
-                recorder.source(source, None);
             }
+        });
+        if !seen {
+            recorder.source(source, None);
         }
-        search
+    }
+    if is_invalid {
+        decision.destination = Destination::Baseline(Reason::InvalidKey);
     }
 }
 
