@@ -26,6 +26,11 @@ impl Stats {
         )
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The sum of those whose name ends so.
     ///
     /// # Panics
