@@ -177,7 +177,7 @@ impl Conditions {
         with.push(printed(Command::new("rustc").arg("--version")));
         Self {
             date,
-            commit: printed(Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"])),
+            commit: commit(),
             machine: machine(),
             envoy: artifacts::release(&artifacts::envoy()),
             with,
@@ -189,6 +189,19 @@ impl Conditions {
 impl<F> Section<F> {
     pub(crate) fn new(conditions: Conditions, figures: F) -> Self {
         Self { conditions, figures }
+    }
+}
+
+/// The commit, and whether something differs from it beside what is written here.
+fn commit() -> String {
+    let commit = printed(Command::new("git").args(["describe", "--always", "--abbrev=12"]));
+    let mut difference = Command::new("git");
+    difference.args(["diff", "--quiet", "HEAD", "--", ".", ":(exclude)docs/benchmarks*"]);
+    let status = difference.current_dir(artifacts::workspace()).status();
+    if status.is_ok_and(|status| status.success()) {
+        commit
+    } else {
+        format!("{commit}-dirty")
     }
 }
 
