@@ -75,8 +75,8 @@ impl Front {
     pub async fn requests(&self) -> (u64, u64) {
         let stats = Stats::read(self.ports.admin, "upstream_rq_total").await;
         (
-            stats.sum("cluster.sandbox_80.upstream_rq_total"),
-            stats.sum("cluster.baseline_80.upstream_rq_total"),
+            stats.of_cluster("cluster.sandbox_80.upstream_rq_total"),
+            stats.of_cluster("cluster.baseline_80.upstream_rq_total"),
         )
     }
 }

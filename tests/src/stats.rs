@@ -26,9 +26,9 @@ impl Stats {
         )
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The one of this name, of a cluster: it is there from the cluster's first request on, and counts nothing before.
+    pub fn of_cluster(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or_default()
     }
 
     /// The sum of those whose name ends so.

@@ -60,14 +60,8 @@ fn send(requests: &mut JoinSet<(Duration, Answer)>, port: u16, key: &'static str
 /// How many requests to the cluster are under way and how many wait, by Envoy's own count.
 async fn active(ports: &Ports, cluster: &str) -> (u64, u64) {
     let stats = Stats::read(ports.admin, &format!("^cluster.{cluster}.upstream_rq_")).await;
-    if stats.is_empty() {
-        // They are there from the first request on.
-        return (0, 0);
-    }
-    (
-        stats.sum(".upstream_rq_active"),
-        stats.sum(".upstream_rq_pending_active"),
-    )
+    let of = |name| stats.of_cluster(&format!("cluster.{cluster}.{name}"));
+    (of("upstream_rq_active"), of("upstream_rq_pending_active"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
