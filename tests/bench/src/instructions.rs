@@ -1,10 +1,9 @@
 //! User-space instructions of Envoy's worker for each request: the same on a busy machine as on a quiet one.
 
-use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use sidetrack_tests::{Process, artifacts};
+use sidetrack_tests::artifacts;
 
 use crate::arms::Arm;
 use crate::connection::Connection;
@@ -27,19 +26,8 @@ const WARM_UP: u64 = 40;
 pub(crate) fn measure(arms: &[Arm], materials: &Materials, emulator: &Emulator) -> anyhow::Result<Vec<Measured>> {
     let bootstrap = Bootstrap::of(arms, materials)?;
     let directory = tempfile::tempdir()?;
-    let path = bootstrap.write(directory.path())?;
-    let (mut command, mut counters) = emulator.command(&artifacts::envoy())?;
-    command
-        .args([
-            "--concurrency",
-            "1",
-            "--disable-hot-restart",
-            "--log-level",
-            "error",
-            "-c",
-        ])
-        .arg(&path);
-    let mut envoy = Process::spawn("envoy in qemu", command.stdout(Stdio::null()));
+    let (command, mut counters) = emulator.command(&artifacts::envoy())?;
+    let mut envoy = bootstrap.spawn(command, directory.path())?;
     let mut lines = Vec::new();
     let begun = Instant::now();
     for arm in arms {

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::Context as _;
-use sidetrack_tests::{Process, artifacts};
+use sidetrack_tests::artifacts;
 
 use crate::arms::{Arm, Listener};
 use crate::connection::Connection;
@@ -46,17 +46,7 @@ fn path() -> PathBuf {
 fn start(arms: &[Arm], materials: &Materials) -> anyhow::Result<u64> {
     let directory = tempfile::tempdir()?;
     let bootstrap = Bootstrap::of(arms, materials)?;
-    let mut command = Command::new(artifacts::envoy());
-    command.args([
-        "--concurrency",
-        "1",
-        "--disable-hot-restart",
-        "--log-level",
-        "error",
-        "-c",
-    ]);
-    command.arg(bootstrap.write(directory.path())?).stdout(Stdio::null());
-    let mut envoy = Process::spawn("envoy", &mut command);
+    let mut envoy = bootstrap.spawn(Command::new(artifacts::envoy()), directory.path())?;
     for arm in arms {
         let port = bootstrap.port(*arm).context("no listener of Envoy")?;
         Connection::when_ready(port, *arm, &mut envoy)?.get()?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -40,17 +40,7 @@ impl Native {
         );
         let directory = tempfile::tempdir()?;
         let bootstrap = Bootstrap::of(arms, materials)?;
-        let mut command = on_its_own(&artifacts::envoy());
-        command.args([
-            "--concurrency",
-            "1",
-            "--disable-hot-restart",
-            "--log-level",
-            "error",
-            "-c",
-        ]);
-        command.arg(bootstrap.write(directory.path())?);
-        let mut envoy = Process::spawn("envoy", command.stdout(Stdio::null()));
+        let mut envoy = bootstrap.spawn(on_its_own(&artifacts::envoy()), directory.path())?;
         let plain = bootstrap.port(Arm::PLAIN).context("no plain listener")?;
         Connection::when_ready(plain, Arm::PLAIN, &mut envoy)?;
         let (mut proxy, proxy_port) = reverse_proxy(materials, directory.path())?;

@@ -6,10 +6,11 @@ mod rivals;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use sidetrack_tests::free_port;
+use sidetrack_tests::{Process, free_port};
 
 use crate::arms::{Arm, Listener};
 use crate::materials::Materials;
@@ -70,11 +71,13 @@ impl Bootstrap {
         found.map(|(_, port)| *port)
     }
 
-    /// Writes it where Envoy can read it.
-    pub(crate) fn write(&self, directory: &Path) -> anyhow::Result<PathBuf> {
+    /// Starts the Envoy that `command` is with this and one worker; `directory` is for its file.
+    pub(crate) fn spawn(&self, mut command: Command, directory: &Path) -> anyhow::Result<Process> {
         let path = directory.join("bootstrap.json");
         fs::write(&path, serde_json::to_vec(&self.json)?)?;
-        Ok(path)
+        command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]);
+        command.arg("-c").arg(path).stdout(Stdio::null());
+        Ok(Process::spawn("envoy", &mut command))
     }
 }
 
