@@ -282,3 +282,41 @@ async fn sources_that_disagree_are_counted_and_the_first_is_handed_on() {
     }
     println!("{} disagreements counted", counted().await);
 }
+
+/// Envoy picks the route again after the rule's effects, by what is left of the request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_may_remove_what_its_key_came_in() {
+    let sources = "[{header: X-Preview}, {cookie: route-key}, {baggage: sd-routing-key}]";
+    for route_key_header in ["X-Route-Key", "X-Preview"] {
+        // The route key header stays, so no rule may remove that.
+        let preview = if route_key_header == "X-Preview" {
+            ""
+        } else {
+            ", X-Preview"
+        };
+        let routing = format!(
+            "routing:\n  defaultTarget: baseline\n  routeKeyHeader: {route_key_header}\n  keySources: {sources}\n  rules:\n    \
+             - routeKey: known\n      targetService: target\n      removeHeaders: [Cookie{preview}]\n      \
+             additionalHeaders: {{Baggage: a=b}}\n"
+        );
+        let ports = Ports::free();
+        let services = Services::start(&["baseline", "target"]).await;
+        let config = ConfigFile::new(&config_text(&ports, &services, &routing));
+        let _sidetrack = Sidetrack::up(&config.path(), &ports).await;
+        let mut client = Client::new(Protocol::Http1, ports.http);
+        let heads: [Head<'_>; 3] = [
+            ("/", &[("x-preview", "KEY")]),
+            ("/", &[("cookie", "route-key=KEY")]),
+            ("/", &[("baggage", "sd-routing-key=KEY")]),
+        ];
+        for head in heads {
+            let case = format!("{route_key_header}: {head:?}");
+            let echo = get(&mut client, &with_key(head, "known")).await.echo();
+            assert_eq!(echo.service, "target", "{case}");
+            assert_eq!(echo.header(route_key_header), ["known"], "{case}");
+            assert!(echo.header("cookie").is_empty(), "{case}");
+            let echo = get(&mut client, &with_key(head, "nobody")).await.echo();
+            assert_eq!(echo.service, "baseline", "{case}");
+        }
+    }
+}

@@ -54,6 +54,9 @@ fn from_source(source: &KeySource) -> RouteMatch {
 
 /// What a request without a key looks like, as one match; `None` where that takes more, because Envoy can't match a query
 /// parameter that isn't there.
+///
+/// A rule may remove the header that its key came in, and such a request has a key all the same. In the route key header no
+/// rule does, and the filter puts every key there: where that is a source, nothing else need be looked at.
 pub(super) fn carries_no_key(routing: &ValidRouting) -> Option<RouteMatch> {
     let mut headers = Vec::new();
     for source in &routing.key_sources {
@@ -62,6 +65,12 @@ pub(super) fn carries_no_key(routing: &ValidRouting) -> Option<RouteMatch> {
             return None;
         }
         headers.extend(found.headers.into_iter().map(not));
+    }
+    if !routing
+        .key_sources
+        .contains(&KeySource::Header(routing.route_key_header.clone()))
+    {
+        headers.push(absent(STEERING_HEADER));
     }
     if routing.debug_header {
         headers.push(absent(EXPLAIN_HEADER));
