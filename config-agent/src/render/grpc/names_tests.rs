@@ -4,15 +4,15 @@ use super::super::tests::{config, left_out};
 use super::*;
 use crate::render::grpc::fit;
 
+fn fits(config: &ValidConfig) -> Vec<Fit<'_>> {
+    let rules = config.routing.rules.iter();
+    rules.map(|rule| fit::fit(rule, config).unwrap()).collect()
+}
+
 /// For each name that can be dialed, the rules for calls to it and the baseline.
 fn dialed(sections: Value) -> BTreeMap<String, (Vec<String>, String)> {
     let config = config(sections);
-    let fits: Vec<_> = config
-        .routing
-        .rules
-        .iter()
-        .map(|rule| fit::fit(rule, &config).unwrap())
-        .collect();
+    let fits = fits(&config);
     let by_host = ByHost::new(&fits);
     let names = Names::new(&config);
     let of = |view: &View<'_>| {
@@ -83,12 +83,7 @@ fn names_that_nothing_tells_apart_share_their_routes() {
         "hosts": {"a.example": "base", "b.example": "base", "k.pre.example": "base"},
         "rules": [rule("any", &json!([])), rule("b", &json!(["b.example"]))],
     }}));
-    let fits: Vec<_> = config
-        .routing
-        .rules
-        .iter()
-        .map(|rule| fit::fit(rule, &config).unwrap())
-        .collect();
+    let fits = fits(&config);
     let by_host = ByHost::new(&fits);
     let names = Names::new(&config);
     let routes = |name: &str| names.routes_name(&names.views[name], &by_host);
