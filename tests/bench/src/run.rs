@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use anyhow::ensure;
+
 use crate::arms::{Arm, Extent, arms, timed_arms};
 use crate::baseline::{Baseline, Verdict};
 use crate::cli::{Arguments, Part};
@@ -71,16 +73,14 @@ fn count_instructions(arguments: &Arguments, emulator: &Emulator) -> anyhow::Res
     let conditions = Conditions::now([emulator.version()?]);
     let extent = arguments.extent();
     let materials = Materials::gather(extent)?;
-    let mut arms = arms(extent);
-    arms.retain(|arm| *arm == Arm::PLAIN || is_wanted(arguments, *arm));
+    let arms = wanted(arms(extent), arguments)?;
     let measured = instructions::measure(&arms, &materials, emulator)?;
     println!("{}", terminal::instructions(&measured));
     Ok(Section::new(conditions, measured))
 }
 
 fn measure_time(arguments: &Arguments, results: &mut Results) -> anyhow::Result<()> {
-    let mut arms = timed_arms();
-    arms.retain(|arm| *arm == Arm::PLAIN || is_wanted(arguments, *arm));
+    let arms = wanted(timed_arms(), arguments)?;
     let native = Native::start(&arms, &Materials::gather(Extent::Full)?)?;
     let conditions = || Conditions::now([native.go_version()]);
     if arguments.wants(Part::Cpu) {
@@ -98,9 +98,17 @@ fn measure_time(arguments: &Arguments, results: &mut Results) -> anyhow::Result<
     Ok(())
 }
 
-fn is_wanted(arguments: &Arguments, arm: Arm) -> bool {
-    let name = arm.to_string();
-    arguments.arms.is_empty() || arguments.arms.iter().any(|text| name.contains(text))
+/// The arms that are asked for, and the one that they are compared with.
+fn wanted(mut arms: Vec<Arm>, arguments: &Arguments) -> anyhow::Result<Vec<Arm>> {
+    let texts = &arguments.arms;
+    let is_named = |arm: &Arm| texts.iter().any(|text| arm.to_string().contains(text));
+    ensure!(
+        texts.is_empty() || arms.iter().any(is_named),
+        "--arms: no arm has {} in its name; without --arms all are shown",
+        texts.join(" or ")
+    );
+    arms.retain(|arm| *arm == Arm::PLAIN || texts.is_empty() || is_named(arm));
+    Ok(arms)
 }
 
 /// Holds the quick arms against the baseline, or makes them the baseline.
