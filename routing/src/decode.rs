@@ -29,7 +29,19 @@ const MAX_PROBLEMS: usize = 100;
 /// And all that `validate` says of the rest.
 pub fn decode<T: DeserializeOwned, V>(
     value: &Value,
-    validate: impl Fn(&T) -> Result<V, Vec<Problem>>,
+    validate: impl FnOnce(&T) -> Result<V, Vec<Problem>>,
+) -> Result<V, Vec<Problem>> {
+    decode_then(value, |decoded| validate(&decoded))
+}
+
+/// Like [`decode`], for who wants to keep what was decoded.
+///
+/// # Errors
+///
+/// The same.
+pub fn decode_then<T: DeserializeOwned, V>(
+    value: &Value,
+    validate: impl FnOnce(T) -> Result<V, Vec<Problem>>,
 ) -> Result<V, Vec<Problem>> {
     let mut struck = BTreeSet::new();
     let mut problems = Vec::new();
@@ -40,7 +52,7 @@ pub fn decode<T: DeserializeOwned, V>(
             struck: &struck,
         }) {
             Ok(decoded) => {
-                let validated = validate(&decoded);
+                let validated = validate(decoded);
                 if problems.is_empty() {
                     return validated;
                 }

@@ -52,7 +52,7 @@ pub mod wire;
 pub use compile::{Compiler, compile};
 pub use conflicts::{Warning, warnings};
 pub use decide::{Destination, Reason, Recorder, Request, RequestHead, RouteDecision, decide, decide_with};
-pub use decode::decode;
+pub use decode::{decode, decode_then};
 pub use duration::{InvalidDuration, parse as parse_duration};
 pub use explain::{Compared, Explanation, LookedAt, Outcome, TriedRule, explain};
 pub use headers::{EXPLAIN_HEADER, INTERNAL_HEADERS, MIRROR_HEADER, STEERING_HEADER};

@@ -68,6 +68,12 @@ const NO_YAML: Broken = (
     &[("the configuration", "no YAML")],
 );
 
+/// Reading it must not need a stack as deep as the text is: the 65th level is refused.
+fn too_deep() -> Broken {
+    let text = format!("\nrouting:\n  rules:\n    {}‹{}a\n", "- ".repeat(62), "- ".repeat(200_000));
+    (text.leak(), &[("the configuration", "64 levels")])
+}
+
 const MENDED: &str = r#"
 routing:
   defaultTarget: baseline
@@ -110,7 +116,7 @@ async fn a_broken_config_is_reported_and_the_last_good_one_stays() {
     let mut api = Client::new(Protocol::Http1, ports.api);
     let traffic = Traffic::start(ports.http, 100, vec![get("/", &[("x-route-key", "sandbox")])]);
 
-    for (broken, problems) in [WRONG_VALUES, WRONG_FORM, NO_YAML] {
+    for (broken, problems) in [WRONG_VALUES, WRONG_FORM, NO_YAML, too_deep()] {
         let (text, places) = unmarked(&config_text(&ports, &services, broken));
         file.replace(&text);
         poll_until(PATIENCE, "every problem on standard error", async || {
@@ -154,7 +160,7 @@ async fn a_broken_config_is_reported_and_the_last_good_one_stays() {
 async fn nothing_starts_with_a_broken_config() {
     let ports = Ports::free();
     let services = Services::start(&["baseline", "service-a", "service-b"]).await;
-    for (broken, problems) in [WRONG_VALUES, WRONG_FORM, NO_YAML] {
+    for (broken, problems) in [WRONG_VALUES, WRONG_FORM, NO_YAML, too_deep()] {
         let (text, places) = unmarked(&config_text(&ports, &services, broken));
         let file = ConfigFile::new(&text);
         for command in ["up", "agent"] {

@@ -6,8 +6,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sidetrack_routing::wire::{Config, Mode};
-use sidetrack_routing::{Problem, ValidConfig, Warning, decode, validate, warnings};
+use sidetrack_routing::{Problem, ValidConfig, Warning, decode_then, validate, warnings};
 use thiserror::Error;
+use twox_hash::XxHash64;
 
 use super::files;
 use super::yaml::{self, Position};
@@ -24,9 +25,15 @@ pub struct Reading {
     pub envoy_is_here: bool,
 }
 
+/// What tells one text of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextHash(u64);
+
 /// What a good file holds.
 #[derive(Clone, Debug)]
 pub struct Loaded {
+    /// What it was read from.
+    pub text: TextHash,
     /// The configuration.
     pub config: ValidConfig,
     /// As it is written, the mode aside if that comes from elsewhere.
@@ -126,13 +133,35 @@ impl fmt::Display for LocatedWarning {
 ///
 /// Every problem of form, or else every problem of content, or else every file that is missing; see [`InvalidConfig`].
 pub fn load(path: &Path, reading: Reading) -> Result<Loaded, InvalidConfig> {
+    parse(path, &read(path)?, reading)
+}
+
+/// Reads the configuration file `path`, unless its text is still `known`.
+///
+/// # Errors
+///
+/// The same as those of [`load`].
+pub fn load_unless(path: &Path, reading: Reading, known: TextHash) -> Result<Option<Loaded>, InvalidConfig> {
     let bytes = read(path)?;
+    if TextHash::of(&bytes) == known {
+        return Ok(None);
+    }
+    parse(path, &bytes, reading).map(Some)
+}
+
+impl TextHash {
+    fn of(text: &[u8]) -> Self {
+        Self(XxHash64::oneshot(0, text))
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8], reading: Reading) -> Result<Loaded, InvalidConfig> {
     let at = |position, problem| Located {
         file: path.to_owned(),
         position,
         problem,
     };
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
         let line_start = before
             .iter()
@@ -169,14 +198,13 @@ pub fn load(path: &Path, reading: Reading) -> Result<Loaded, InvalidConfig> {
         located.sort_by_key(|problem| problem.position);
         located
     };
-    let validate = |config: &Config| {
-        let mut config = config.clone();
+    let validate = |mut config: Config| {
         config.server.mode = reading.mode.or(config.server.mode);
         let valid = validate(&config)?;
         let unreadable = reading.envoy_is_here.then(|| files::unreadable(&config));
         Ok((valid, config, unreadable.unwrap_or_default()))
     };
-    let decoded = decode(&document.value, validate);
+    let decoded = decode_then(&document.value, validate);
     let (config, wire, unreadable) = decoded.map_err(|problems| InvalidConfig::Problems(located(problems)))?;
     if !document.problems.is_empty() {
         return Err(InvalidConfig::Problems(located(Vec::new())));
@@ -196,6 +224,7 @@ pub fn load(path: &Path, reading: Reading) -> Result<Loaded, InvalidConfig> {
         warning,
     });
     Ok(Loaded {
+        text: TextHash::of(bytes),
         warnings: warnings.collect(),
         config,
         wire,

@@ -6,6 +6,6 @@ mod schema;
 mod watch;
 pub(crate) mod yaml;
 
-pub use file::{InvalidConfig, Loaded, Located, LocatedWarning, Reading, load};
+pub use file::{InvalidConfig, Loaded, Located, LocatedWarning, Reading, TextHash, load, load_unless};
 pub use schema::schema;
 pub use watch::watch;

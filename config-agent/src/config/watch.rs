@@ -14,8 +14,11 @@ use tokio::time::sleep;
 /// Changes within this time are one.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// How often the file is looked at, whatever the watches say.
+/// How often the file is looked at where it can't be watched.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often it is looked at beside the watches. Each look wakes up a processor twice.
+const LOOK_BESIDE_WATCHES: Duration = Duration::from_secs(5);
 
 /// Sends a message whenever the file `path` may have changed, until the receiver is dropped.
 ///
@@ -23,12 +26,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// the swap of a symbolic link on the way to it (Kubernetes' ConfigMaps). A message comes 100 ms after the first of
 /// the changes it stands for, so that a file written in several steps is read once.
 ///
-/// What no watch tells is seen within a second, by looking: a directory further up was swapped, one that was gone is back,
-/// another machine has written the file, or the system has no watches left.
+/// What no watch tells is seen by looking: within 5 s if a directory further up was renamed or another machine has written the
+/// file, within a second if its directory is gone or the system has no watches left.
 pub fn watch(path: PathBuf) -> mpsc::Receiver<()> {
     let (changed, mut events) = mpsc::channel(1);
     let mut directories = Directories::new(&path, changed.clone());
-    directories.follow(&path);
+    let mut look = directories.follow(&path);
     let (settled, receiver) = mpsc::channel(1);
     let mut seen = Seen::of(&path);
     tokio::spawn(async move {
@@ -38,12 +41,12 @@ pub fn watch(path: PathBuf) -> mpsc::Receiver<()> {
             tokio::select! {
                 _ = events.recv() => {}
                 () = settled.closed() => return,
-                () = sleep(LOOK) => if Seen::of(&path) == seen { continue },
+                () = sleep(look) => if Seen::of(&path) == seen { continue },
             }
             sleep(SETTLE).await;
             let _ = events.try_recv();
             seen = Seen::of(&path);
-            directories.follow(&path);
+            look = directories.follow(&path);
             if settled.send(()).await.is_err() {
                 return;
             }
@@ -99,16 +102,23 @@ impl Directories {
         }
     }
 
-    /// Watches the directory of `path` and those of every link on the way to the file itself, and no others.
-    fn follow(&mut self, path: &Path) {
-        if let Err(error) = self.try_follow(path) {
-            unwatched(path, &error);
+    /// Watches the directory of `path` and those of every link on the way to the file itself, and no others. Says how often
+    /// the file is to be looked at besides.
+    fn follow(&mut self, path: &Path) -> Duration {
+        match self.try_follow(path) {
+            Ok(true) => LOOK_BESIDE_WATCHES,
+            Ok(false) => LOOK,
+            Err(error) => {
+                unwatched(path, &error);
+                LOOK
+            }
         }
     }
 
-    fn try_follow(&mut self, path: &Path) -> notify::Result<()> {
+    /// Whether there is anything to watch with.
+    fn try_follow(&mut self, path: &Path) -> notify::Result<bool> {
         let Some(watcher) = &mut self.watcher else {
-            return Ok(());
+            return Ok(false);
         };
         let way = Way::to(path);
         let wanted = way.directories.clone();
@@ -123,7 +133,7 @@ impl Directories {
             watcher.watch(&directory, RecursiveMode::NonRecursive)?;
             self.watched.insert(directory);
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -134,7 +144,7 @@ fn unwatched(path: &Path, error: &notify::Error) {
 
 /// What is on the way to a file.
 struct Way {
-    /// Itself, and every link that leads to it.
+    /// Itself, and every link that leads to it or to a directory it is in.
     files: BTreeSet<PathBuf>,
     /// The directories that these are in.
     directories: BTreeSet<PathBuf>,
@@ -149,6 +159,9 @@ impl Way {
             // As it is named in events.
             next = directory(&next).join(next.file_name().unwrap_or_default());
             files.insert(next.clone());
+            // A directory further up that is a link, such as that of the release in use.
+            let links = next.ancestors().skip(1).filter(|above| above.is_symlink());
+            files.extend(links.map(Path::to_owned));
             match fs::read_link(&next) {
                 Ok(target) => next = directory(&next).join(target),
                 Err(_) => break,
@@ -184,6 +197,8 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(20);
+
     async fn check(change: impl FnOnce(&Path)) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("config.yaml");
@@ -195,7 +210,7 @@ mod tests {
         symlink("..data/config.yaml", &file).unwrap();
         let mut changes = watch(file.clone());
         change(directory.path());
-        timeout(Duration::from_secs(5), changes.recv())
+        timeout(PATIENCE, changes.recv())
             .await
             .expect("the change is seen")
             .unwrap();
@@ -233,7 +248,7 @@ mod tests {
                 }
             }
         };
-        timeout(Duration::from_secs(5), seen).await.expect("the change is seen");
+        timeout(PATIENCE, seen).await.expect("the change is seen");
     }
 
     #[tokio::test]
@@ -245,7 +260,7 @@ mod tests {
         fs::write(&file, "1").unwrap();
         let mut changes = watch(file.clone());
         fs::rename(&directory, &aside).unwrap();
-        timeout(Duration::from_secs(5), changes.recv())
+        timeout(PATIENCE, changes.recv())
             .await
             .expect("it is seen that it is gone")
             .unwrap();
@@ -289,6 +304,6 @@ mod tests {
             directory.path().join("config.yaml.state.json"),
         )
         .unwrap();
-        assert!(timeout(Duration::from_millis(1500), changes.recv()).await.is_err());
+        assert!(timeout(Duration::from_millis(500), changes.recv()).await.is_err());
     }
 }

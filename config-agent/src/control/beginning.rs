@@ -27,7 +27,7 @@ impl Beginning {
     /// The state can't be used, or doesn't fit the file; what to do is said.
     pub fn read(loaded: Loaded, path: &Path) -> anyhow::Result<Self> {
         let (state, kept) = StateFile::open(path)?;
-        let mut rules = RuleSet::new(FileRules::new(loaded.wire, loaded.config));
+        let mut rules = RuleSet::new(FileRules::new(loaded));
         if let Some(kept) = kept {
             let prepared = Prepared::read(&kept, None, rules.file());
             let prepared = prepared.map_err(|invalid| misfit(state.path(), &kept, invalid))?;

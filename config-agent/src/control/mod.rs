@@ -8,6 +8,7 @@ mod beginning;
 mod expiry;
 mod told;
 
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -160,16 +161,17 @@ impl Controller {
                 () = expired(view.snapshots.expiry(), now, sleep) => self.expire(&view).await,
                 received = self.commands.recv_many(&mut batch, QUEUE) => {
                     ensure!(received > 0, "nothing can ask for changes any more");
-                    self.take_batch(std::mem::take(&mut batch)).await;
+                    self.take_batch(mem::take(&mut batch)).await;
                 }
             }
         }
     }
 
-    /// Reads a large file on a thread that may block.
-    fn load(&self) -> JoinHandle<Result<Loaded, InvalidConfig>> {
+    /// Reads a large file on a thread that may block. None, if it is the one in force.
+    fn load(&self) -> JoinHandle<Result<Option<Loaded>, InvalidConfig>> {
         let (file, reading) = (self.file.clone(), self.reading);
-        spawn_blocking(move || config::load(&file, reading))
+        let in_force = self.in_force().rules.file().text();
+        spawn_blocking(move || config::load_unless(&file, reading, in_force))
     }
 
     fn in_force(&self) -> Arc<View> {
@@ -177,21 +179,21 @@ impl Controller {
     }
 
     /// Takes a good change of the file into force; says what is wrong with a bad one.
-    async fn take_file(&mut self, loaded: Result<Loaded, InvalidConfig>) {
+    async fn take_file(&mut self, loaded: Result<Option<Loaded>, InvalidConfig>) {
         let file = self.file.display().to_string();
-        let Loaded { config, wire, warnings } = match loaded {
+        let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(invalid) => return self.reject(invalid.to_string()),
         };
         let view = self.in_force();
-        let new = FileRules::new(wire, config);
-        if view.rules.file().says(&new) {
-            if !std::mem::take(&mut self.last_rejected).is_empty() {
+        let new = loaded.map(|mut loaded| (mem::take(&mut loaded.warnings), FileRules::new(loaded)));
+        let Some((warnings, new)) = new.filter(|(_, new)| !view.rules.file().says(new)) else {
+            if !mem::take(&mut self.last_rejected).is_empty() {
                 info!(file, "the file is mended, the configuration in force is what it says");
             }
             self.status.set_rejected(Vec::new());
             return;
-        }
+        };
         let rules = match view.rules.with_file(new) {
             Ok(rules) => rules,
             Err(InvalidRules(problems)) => {

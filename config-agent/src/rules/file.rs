@@ -7,10 +7,12 @@ use serde_json::Value;
 use sidetrack_routing::{ValidConfig, wire};
 
 use super::{OwnedRule, Source, Tag};
+use crate::config::{Loaded, TextHash};
 
 /// What the configuration file says.
 #[derive(Debug)]
 pub struct FileRules {
+    text: TextHash,
     config: ValidConfig,
     /// The same without its rules.
     without_rules: ValidConfig,
@@ -23,22 +25,26 @@ pub struct FileRules {
 }
 
 impl FileRules {
-    /// Of a file that says `wire`, which is `config`.
-    pub fn new(mut wire: wire::Config, config: ValidConfig) -> Self {
+    /// Those of this file.
+    pub fn new(loaded: Loaded) -> Self {
+        let Loaded {
+            text, mut wire, config, ..
+        } = loaded;
         let rules = std::mem::take(&mut wire.routing.rules);
         let mut keys: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let mut json: Vec<Bytes> = Vec::with_capacity(rules.len());
         let mut tag = Tag::of(b"");
         for (index, rule) in rules.into_iter().enumerate() {
             let source = Source::File;
-            let text: Bytes = OwnedRule { rule: &rule, source }.json().into();
-            tag = tag.then(Tag::of(&text));
-            json.push(text);
+            let rule_json: Bytes = OwnedRule { rule: &rule, source }.json().into();
+            tag = tag.then(Tag::of(&rule_json));
+            json.push(rule_json);
             keys.entry(rule.route_key).or_default().push(index);
         }
         let mut without_rules = config.clone();
         without_rules.routing.rules.clear();
         Self {
+            text,
             config,
             without_rules,
             wire,
@@ -46,6 +52,11 @@ impl FileRules {
             keys,
             tag,
         }
+    }
+
+    /// What it was read from.
+    pub(crate) fn text(&self) -> TextHash {
+        self.text
     }
 
     /// The configuration with the file's rules alone.
