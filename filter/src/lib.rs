@@ -29,7 +29,7 @@ mod start {
 
 /// The root context: one plugin configuration on one thread.
 struct Plugin {
-    /// `None` until configured; then never again.
+    /// `None` until configured, and with an empty configuration: nothing is routed then.
     table: Option<Rc<RouteTable>>,
 }
 
@@ -39,11 +39,12 @@ impl RootContext for Plugin {
     /// Refusing makes Envoy NACK the configuration and keep the one in force.
     fn on_configure(&mut self, _size: usize) -> bool {
         match configured_table() {
-            Ok(table) => {
+            Ok(Some(table)) => {
                 info!("route table in force: {} rules of {} keys", table.rules(), table.keys());
                 self.table = Some(Rc::new(table));
                 true
             }
+            Ok(None) => true,
             Err(invalid) => {
                 error!("{invalid}");
                 false
@@ -62,10 +63,26 @@ impl RootContext for Plugin {
     }
 }
 
-fn configured_table() -> Result<RouteTable, InvalidTable> {
+/// None, if the configuration is empty: it is, until the agent's table comes.
+fn configured_table() -> Result<Option<RouteTable>, InvalidTable> {
     let configuration = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX)
         .map_err(|status| InvalidTable::Form(format!("Envoy doesn't hand it out: {status:?}")))?;
-    RouteTable::from_configuration(configuration.unwrap_or_default())
+    let configuration = configuration.filter(|bytes| !bytes.is_empty());
+    configuration.map(table_of).transpose()
+}
+
+#[cfg(feature = "json")]
+fn table_of(configuration: Vec<u8>) -> Result<RouteTable, InvalidTable> {
+    RouteTable::from_configuration(configuration)
+}
+
+#[cfg(not(feature = "json"))]
+fn table_of(configuration: Vec<u8>) -> Result<RouteTable, InvalidTable> {
+    if configuration.first() == Some(&b'{') {
+        let message = "this build of the filter takes no JSON: use sidetrack_filter.wasm".to_owned();
+        return Err(InvalidTable::Form(message));
+    }
+    RouteTable::load(configuration)
 }
 
 /// One request, with the table that was in force when it came.

@@ -101,8 +101,7 @@ impl fmt::Display for Listed<'_> {
 }
 
 impl RouteTable {
-    /// Reads the filter's plugin configuration: a compiled table, or the JSON form of `routing`. No bytes at all are a
-    /// table without rules.
+    /// Reads the filter's plugin configuration: a compiled table, or the JSON form of `routing`.
     ///
     /// # Errors
     ///

@@ -70,7 +70,11 @@ const NO_YAML: Broken = (
 
 /// Reading it must not need a stack as deep as the text is: the 65th level is refused.
 fn too_deep() -> Broken {
-    let text = format!("\nrouting:\n  rules:\n    {}‹{}a\n", "- ".repeat(62), "- ".repeat(200_000));
+    let text = format!(
+        "\nrouting:\n  rules:\n    {}‹{}a\n",
+        "- ".repeat(62),
+        "- ".repeat(200_000)
+    );
     (text.leak(), &[("the configuration", "64 levels")])
 }
 

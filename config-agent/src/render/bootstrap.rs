@@ -5,7 +5,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::{
     DeferredStatOptions, DynamicResources, StaticResources,
 };
-use envoy_types::pb::envoy::config::bootstrap::v3::{Admin, Bootstrap, ClusterManager};
+use envoy_types::pb::envoy::config::bootstrap::v3::{Admin, Bootstrap, ClusterManager, MemoryAllocatorManager};
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use envoy_types::pb::envoy::config::core::v3::api_config_source::ApiType;
@@ -40,6 +40,9 @@ const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connections of clients. Without a limit they could use up all file descriptors.
 const MAX_CONNECTIONS: i64 = 50_000;
+
+/// How much of its free memory Envoy gives back to the system, in bytes.
+const RELEASED_PER_SECOND: u64 = 16 << 20;
 
 /// The cluster of the agent itself.
 const AGENT: &str = "sidetrack-agent";
@@ -89,7 +92,7 @@ pub fn dynamic_bootstrap(config: &ValidConfig, node: &EnvoyNode) -> Bootstrap {
 /// A bootstrap for an Envoy that must serve the baseline even if it starts while the agent is away: listeners, routes and
 /// baseline are in it. Targets and rules come from the agent; a change of anything else needs a new bootstrap.
 pub fn static_bootstrap(config: &ValidConfig, node: &EnvoyNode, code: &FilterCode, envoy: EnvoyVersion) -> Bootstrap {
-    let filter = discovered_filter(&config.routing, code, envoy);
+    let filter = discovered_filter(code, envoy);
     let names = static_names(config);
     let name = |target: &Target| names.get(target).cloned().unwrap_or_else(|| target.to_string());
     let listeners = Port::ALL.map(|port| static_listener(config, port, &name, filter.clone(), envoy));
@@ -160,6 +163,11 @@ fn bootstrap(config: &ValidConfig, node: &EnvoyNode) -> Bootstrap {
         }),
         cluster_manager: Some(ClusterManager {
             enable_deferred_cluster_creation: true,
+            ..Default::default()
+        }),
+        // An update needs ten times its size for a moment, which Envoy would keep otherwise: every second so much is given back.
+        memory_allocator_manager: Some(MemoryAllocatorManager {
+            bytes_to_release: RELEASED_PER_SECOND,
             ..Default::default()
         }),
         node: Some(Node {

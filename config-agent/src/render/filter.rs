@@ -13,14 +13,13 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::wasm::v3::{
     CapabilityRestrictionConfig, FailurePolicy, PluginConfig, ReloadConfig, SanitizationConfig, VmConfig, plugin_config,
 };
-use envoy_types::pb::google::protobuf::{Any, BytesValue, StringValue};
+use envoy_types::pb::google::protobuf::{Any, BytesValue};
 use prost::{Message, Name};
-use serde_json::{Value, json};
-use sidetrack_routing::{KeySource, ValidRouting, compile};
+use sidetrack_routing::{ValidRouting, compile};
 
 use super::encoded::Encoded;
 use super::envoy::EnvoyVersion;
-use super::proto::{any, duration, from_agent};
+use super::proto::{duration, from_agent};
 
 /// The filter's name in the chain, its resource's name, and the key of its per-route configuration.
 pub(super) const FILTER: &str = "sidetrack";
@@ -80,7 +79,7 @@ impl FilterCode {
 /// The filter as the agent sends it, a `TypedExtensionConfig`: with the compiled `table`, which it shares.
 pub(super) fn filter_config(table: &Bytes, code: &FilterCode, envoy: EnvoyVersion) -> Encoded {
     const TYPED_CONFIG: u32 = 2;
-    let wasm = wasm(bytes_value(table.clone()), code, envoy);
+    let wasm = wasm(Some(bytes_value(table.clone())), code, envoy);
     let named = TypedExtensionConfig {
         name: FILTER.to_owned(),
         typed_config: None,
@@ -88,15 +87,12 @@ pub(super) fn filter_config(table: &Bytes, code: &FilterCode, envoy: EnvoyVersio
     wasm.into_field(TYPED_CONFIG).and(&named)
 }
 
-/// The filter's place in the chain: switched off but for the routes that switch it on, with a configuration that sends
-/// everything to the baseline until the agent's arrives.
-pub(super) fn discovered_filter(routing: &ValidRouting, code: &FilterCode, envoy: EnvoyVersion) -> HttpFilter {
-    let without_rules = Encoded::message(&any(&StringValue {
-        value: without_rules(routing).to_string(),
-    }));
+/// The filter's place in the chain: switched off but for the routes that switch it on, and with nothing to route by until
+/// the agent's table arrives. An empty configuration fits a filter of any release.
+pub(super) fn discovered_filter(code: &FilterCode, envoy: EnvoyVersion) -> HttpFilter {
     in_chain(http_filter::ConfigType::ConfigDiscovery(ExtensionConfigSource {
         config_source: Some(from_agent()),
-        default_config: Some(message(&wasm(without_rules, code, envoy))),
+        default_config: Some(message(&wasm(None, code, envoy))),
         apply_default_config_without_warming: true,
         type_urls: vec![Wasm::type_url()],
     }))
@@ -105,7 +101,11 @@ pub(super) fn discovered_filter(routing: &ValidRouting, code: &FilterCode, envoy
 /// The same with its table in it, for an Envoy without an agent.
 pub(super) fn static_filter(routing: &ValidRouting, code: &FilterCode, envoy: EnvoyVersion) -> HttpFilter {
     let table = bytes_value(compile(routing).into());
-    in_chain(http_filter::ConfigType::TypedConfig(message(&wasm(table, code, envoy))))
+    in_chain(http_filter::ConfigType::TypedConfig(message(&wasm(
+        Some(table),
+        code,
+        envoy,
+    ))))
 }
 
 fn in_chain(config: http_filter::ConfigType) -> HttpFilter {
@@ -115,30 +115,6 @@ fn in_chain(config: http_filter::ConfigType) -> HttpFilter {
         config_type: Some(config),
         ..Default::default()
     }
-}
-
-/// The JSON form of `routing` without its rules.
-fn without_rules(routing: &ValidRouting) -> Value {
-    let sources = routing.key_sources.iter().map(|source| match source {
-        KeySource::Header(name) => json!({"header": name.as_str()}),
-        KeySource::Baggage(name) => json!({"baggage": name}),
-        KeySource::Tracestate(name) => json!({"tracestate": name}),
-        KeySource::Cookie(name) => json!({"cookie": name}),
-        KeySource::Query(name) => json!({"query": name}),
-        KeySource::Host(suffix) => json!({"host": format!("*{suffix}")}),
-    });
-    let targets = routing.default_targets.iter();
-    let targets = targets.map(|target| json!({"service": target.target.to_string(), "weight": target.weight}));
-    let mut json = json!({
-        "routeKeyHeader": routing.route_key_header.as_str(),
-        "defaultTarget": targets.collect::<Vec<_>>(),
-        "keySources": sources.collect::<Vec<_>>(),
-        "debugHeader": routing.debug_header,
-    });
-    if let Some(member) = &routing.propagate_baggage {
-        json["propagate"] = json!({"baggage": member});
-    }
-    json
 }
 
 /// An `Any` of a `BytesValue`.
@@ -153,8 +129,8 @@ fn message(any: &Encoded) -> Any {
     Any::decode(any.parts().concat().as_slice()).unwrap_or_default()
 }
 
-/// An `Any` of a `Wasm`, with a plugin configuration that is an `Any`, too.
-fn wasm(configuration: Encoded, code: &FilterCode, envoy: EnvoyVersion) -> Encoded {
+/// An `Any` of a `Wasm`, with a plugin configuration that is an `Any`, too, if there is one.
+fn wasm(configuration: Option<Encoded>, code: &FilterCode, envoy: EnvoyVersion) -> Encoded {
     const CONFIG: u32 = 1;
     const CONFIGURATION: u32 = 4;
     let vm = VmConfig {
@@ -176,7 +152,11 @@ fn wasm(configuration: Encoded, code: &FilterCode, envoy: EnvoyVersion) -> Encod
         vm: Some(plugin_config::Vm::VmConfig(vm)),
         ..Default::default()
     };
-    let wasm = configuration.into_field(CONFIGURATION).and(&plugin).into_field(CONFIG);
+    let wasm = match configuration {
+        Some(configuration) => configuration.into_field(CONFIGURATION).and(&plugin),
+        None => Encoded::message(&plugin),
+    };
+    let wasm = wasm.into_field(CONFIG);
     let allowed = CAPABILITIES.into_iter().map(|capability| allowed(capability, envoy));
     let wasm = allowed.fold(wasm, |wasm, allowed| wasm.and(&allowed));
     wasm.into_any(Wasm::type_url())
@@ -210,6 +190,9 @@ fn allowed(capability: &str, envoy: EnvoyVersion) -> Wasm {
 
 #[cfg(test)]
 mod tests {
+    use envoy_types::pb::google::protobuf::StringValue;
+
+    use super::super::proto::any;
     use super::*;
 
     #[test]
@@ -218,7 +201,7 @@ mod tests {
         let config = |envoy| {
             let code = FilterCode::file("/filter.wasm".into());
             let configuration = any(&StringValue { value: "{}".to_owned() });
-            message(&wasm(Encoded::message(&configuration), &code, envoy))
+            message(&wasm(Some(Encoded::message(&configuration)), &code, envoy))
         };
         for envoy in EnvoyVersion::ALL {
             let merged = Wasm::decode(config(envoy).value.as_slice()).unwrap().config.unwrap();

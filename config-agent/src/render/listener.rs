@@ -96,7 +96,7 @@ pub(super) fn listener(config: &ValidConfig, port: Port, code: &FilterCode, envo
         config,
         port,
         RouteSpecifier::Rds(rds),
-        discovered_filter(&config.routing, code, envoy),
+        discovered_filter(code, envoy),
         Certificate::FromAgent,
         envoy,
     )

@@ -86,8 +86,10 @@ pub(crate) struct Updates {
 /// The filter's module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Module {
-    /// Its size.
+    /// The size of the build that takes tables only.
     pub(crate) bytes: u64,
+    /// That of the one that takes JSON, too.
+    pub(crate) bytes_with_json: u64,
     /// Milliseconds of processor time that Envoy with one worker needs more when it starts with it.
     pub(crate) load: f64,
 }

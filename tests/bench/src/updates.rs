@@ -88,7 +88,7 @@ impl Running {
         let mut api = Api::new(ports.api);
         // Once it is in force, Envoy has loaded the filter everywhere.
         change(&mut api, 0).await?;
-        let memory_without_rules = Process::memory(envoy.pid());
+        let memory_without_rules = settled_memory(envoy.pid()).await;
         let rules = routing(Sandboxes(rules).rules());
         file.replace(&text(&rules));
         let last = rules["rules"]
@@ -138,7 +138,9 @@ async fn update(rules: usize) -> anyhow::Result<Update> {
     }
     let nanoseconds = settled(&workers).await? - before;
     let times: Durations = times.into_iter().collect();
-    let grown = Process::memory(running.envoy.pid()).saturating_sub(running.memory_without_rules);
+    let grown = settled_memory(running.envoy.pid())
+        .await
+        .saturating_sub(running.memory_without_rules);
     Ok(Update {
         rules,
         bytes: running.table_bytes,
@@ -234,6 +236,20 @@ async fn settled(tasks: &[PathBuf]) -> anyhow::Result<u64> {
         // Timers take some microseconds.
         if now - before < 200_000 {
             return Ok(now);
+        }
+        before = now;
+    }
+}
+
+/// How many bytes a process has, once it has given back what it needed for a moment: Envoy does so every second.
+async fn settled_memory(process: Pid) -> u64 {
+    let mut before = Process::memory(process);
+    loop {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let now = Process::memory(process);
+        // What is left of that is within what memory varies by anyway.
+        if now + 1_000_000 > before {
+            return now;
         }
         before = now;
     }
