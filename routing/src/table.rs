@@ -24,6 +24,8 @@ pub struct RouteTable {
     bytes: Vec<u8>,
     /// Where each section begins, and where the last one ends.
     starts: [usize; SECTIONS + 1],
+    /// How many bytes all keys begin with.
+    common: usize,
     /// The regular expressions by the offset of their text, sorted.
     patterns: Vec<(u32, Pattern)>,
 }
@@ -154,9 +156,11 @@ impl RouteTable {
         let mut table = Self {
             bytes,
             starts,
+            common: 0,
             patterns: Vec::new(),
         };
         table.verify().map_err(InvalidTable::Damaged)?;
+        table.common = table.common_beginning();
         table.patterns = table.compiled_patterns().map_err(InvalidTable::Damaged)?;
         Ok(table)
     }
@@ -223,25 +227,44 @@ impl RouteTable {
         }))
     }
 
-    /// A binary search that doesn't compare again what both ends of the range have in common with `key`: keys begin alike.
+    /// A binary search. Keys begin alike: what all of them begin with is compared once, and what comes next as a number.
     fn row_of(&self, key: &[u8]) -> Option<usize> {
         let (_end, keys) = self.rows::<KEY_ROW>(Section::Keys).split_last()?;
         let texts = self.texts();
+        let beginning = text_of(texts, keys.first()?, 0).get(..self.common)?;
+        let rest = key.strip_prefix(beginning)?;
+        let wanted = first_bytes(rest, rest.len());
         let (mut from, mut to) = (0, keys.len());
-        let (mut common_with_lower, mut common_with_upper) = (0, 0);
         while from < to {
             let middle = from.midpoint(to);
-            let found = text_of(texts, keys.get(middle)?, 0);
-            let skipped = common_with_lower.min(common_with_upper);
-            let pairs = found.get(skipped..)?.iter().zip(key.get(skipped..)?);
-            let common = skipped + pairs.take_while(|(found, wanted)| found == wanted).count();
-            match found.get(common).cmp(&key.get(common)) {
-                Ordering::Less => (from, common_with_lower) = (middle + 1, common),
+            let row = keys.get(middle)?;
+            let found = texts.get(number(row, 0) as usize + self.common..)?;
+            let length = (number(row, 4) & !LAST) as usize - self.common;
+            let first = first_bytes(found, length);
+            // The first byte that differs decides. (WebAssembly can't turn a number around, to compare both as numbers.)
+            let differing = (first ^ wanted).trailing_zeros() & !7;
+            let order = if first == wanted {
+                found.get(..length).cmp(&Some(rest))
+            } else {
+                ((first >> differing) as u8).cmp(&((wanted >> differing) as u8))
+            };
+            match order {
+                Ordering::Less => from = middle + 1,
                 Ordering::Equal => return Some(middle),
-                Ordering::Greater => (to, common_with_upper) = (middle, common),
+                Ordering::Greater => to = middle,
             }
         }
         None
+    }
+
+    /// How many bytes all keys begin with.
+    fn common_beginning(&self) -> usize {
+        let keys = self.rows::<KEY_ROW>(Section::Keys);
+        let Some((_end, [first, .., last])) = keys.split_last() else {
+            return 0;
+        };
+        let [first, last] = [first, last].map(|row| self.text(row, 0));
+        first.iter().zip(last).take_while(|(one, other)| one == other).count()
     }
 
     fn rows<const N: usize>(&self, section: Section) -> &[[u8; N]] {
@@ -487,7 +510,21 @@ fn text_of<'t>(texts: &'t [u8], row: &[u8], at: usize) -> &'t [u8] {
     texts.get(start..end).unwrap_or_default()
 }
 
+/// The first eight of `length` bytes that `text` begins with, the first as the lowest of the number. Of less than eight, zeros
+/// stand for the others; so those that differ by zeros at the end are equal.
+#[inline(always)]
+fn first_bytes(text: &[u8], length: usize) -> u64 {
+    let bytes = text.first_chunk().copied().unwrap_or_else(|| {
+        let mut bytes = [0; 8];
+        bytes.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+        bytes
+    });
+    let wanted = if length < 8 { (1 << (8 * length)) - 1 } else { u64::MAX };
+    u64::from_le_bytes(bytes) & wanted
+}
+
 /// The number at byte `at` of `row`.
+#[inline(always)]
 fn number(row: &[u8], at: usize) -> u32 {
     row.get(at..)
         .and_then(<[u8]>::first_chunk)

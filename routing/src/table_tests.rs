@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::*;
@@ -40,23 +42,47 @@ fn a_table_loads_as_it_was_compiled() {
     assert_eq!(b.additional_headers().count(), 0);
 }
 
+/// Whether a table of `keys` has each of `asked` if, and only if, it is one of them.
+fn finds(keys: &BTreeSet<String>, asked: impl IntoIterator<Item = String>) -> bool {
+    let rule = |key: &String| json!({"routeKey": key, "targetService": "x"});
+    let rules: Vec<_> = keys.iter().map(rule).collect();
+    let json = json!({"defaultTarget": "d", "rules": rules});
+    let table = RouteTable::from_configuration(json.to_string().into_bytes()).unwrap();
+    asked.into_iter().all(|key| {
+        let found = table.rules_of(key.as_bytes()).and_then(|mut rules| rules.next());
+        let name = found.map(|rule| rule.name().to_owned());
+        name == keys.contains(&key).then(|| format!("{key}@x:80"))
+    })
+}
+
 #[test]
 fn every_key_is_found_and_no_other() {
     let keys = ["a", "aa", "aab", "ab", "abc", "abca", "abcb", "b", "ba", "z"];
+    let others = [
+        "", "0", "a0", "aaa", "aba", "abcaa", "abcc", "ac", "az", "zz", "a\0", "abc\0\0",
+    ];
     for count in 0..=keys.len() {
-        let rule = |key: &&str| json!({"routeKey": key, "targetService": "x"});
-        let rules: Vec<_> = keys[..count].iter().map(rule).collect();
-        let json = json!({"defaultTarget": "d", "rules": rules});
-        let table = RouteTable::from_configuration(json.to_string().into_bytes()).unwrap();
-        for key in keys
-            .iter()
-            .chain(&["", "0", "a0", "aaa", "aba", "abcaa", "abcc", "ac", "az", "zz"])
-        {
-            let found = table.rules_of(key.as_bytes()).and_then(|mut rules| rules.next());
-            let name = found.map(|rule| rule.name());
-            let expected = keys[..count].contains(key).then(|| format!("{key}@x:80"));
-            assert_eq!(name, expected.as_deref(), "{count}");
-        }
+        let keys: BTreeSet<_> = keys[..count].iter().map(ToString::to_string).collect();
+        assert!(finds(&keys, keys.iter().cloned()), "{keys:?}");
+        assert!(finds(&keys, others.map(str::to_owned)), "{keys:?}");
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+proptest::proptest! {
+    /// Keys that have much in common: they differ before, within and after the eight bytes that are compared at once, and are
+    /// beginnings of each other.
+    #[test]
+    fn keys_that_begin_alike_are_found(
+        beginning in "[ab]{0,12}",
+        ends in proptest::collection::vec("[!a~]{0,11}", 1..40),
+        others in proptest::collection::vec("[!a~\0]{0,11}", 20),
+    ) {
+        let whole = |end: &String| format!("{beginning}{end}");
+        let keys: BTreeSet<_> = ends.iter().map(whole).filter(|key| !key.is_empty()).collect();
+        proptest::prop_assert!(finds(&keys, ends.iter().chain(&others).map(whole)));
+        proptest::prop_assert!(finds(&keys, others));
+        proptest::prop_assert!(finds(&keys, (0..beginning.len()).map(|end| beginning[..end].to_owned())));
     }
 }
 

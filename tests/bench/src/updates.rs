@@ -36,7 +36,10 @@ const RULES_UNTIL_ROUTABLE: usize = 10_000;
 const TIMED_CHANGES: usize = 300;
 
 /// How long the agent is watched while nothing changes.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(30);
+
+/// When what the last change began has ended: tokio's threads for what blocks wait for more for 10 s.
+const ENDED: Duration = Duration::from_secs(12);
 
 const WAIT: Option<Duration> = Some(Duration::from_secs(60));
 
@@ -200,6 +203,7 @@ async fn until_routable() -> anyhow::Result<(UntilRoutable, u64, f64)> {
     let times: Durations = times.into_iter().collect();
     let milliseconds = |share| times.quantile(share).as_secs_f64() * 1e3;
     let agent = running.agent.pid();
+    tokio::time::sleep(ENDED).await;
     let before = switches(agent)?;
     tokio::time::sleep(IDLE).await;
     let after = switches(agent)?.into_iter();
