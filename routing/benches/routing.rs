@@ -32,7 +32,7 @@ criterion_group! {
 criterion_main!(benches);
 
 /// This many keys, whose rules ask for the key alone, for key and path, and for key, path and two headers, in turns.
-fn routing(keys: usize) -> ValidRouting {
+fn config(keys: usize) -> Value {
     let rules = (0..keys).map(|index| {
         let (prefixes, headers) = match index % 3 {
             0 => (json!([]), json!({})),
@@ -49,7 +49,11 @@ fn routing(keys: usize) -> ValidRouting {
             "headerMatchers": headers,
         })
     });
-    valid(&json!({"defaultTarget": "shop", "rules": rules.collect::<Vec<_>>()}))
+    json!({"defaultTarget": "shop", "rules": rules.collect::<Vec<_>>()})
+}
+
+fn routing(keys: usize) -> ValidRouting {
+    valid(&config(keys))
 }
 
 fn valid(config: &Value) -> ValidRouting {
@@ -143,6 +147,15 @@ fn tables(criterion: &mut Criterion) {
             bencher.iter_batched(
                 || bytes.clone(),
                 |bytes| black_box(RouteTable::load(bytes)),
+                BatchSize::LargeInput,
+            );
+        });
+        // What the filter does with a configuration that people write.
+        let json = config(size).to_string().into_bytes();
+        group.bench_function(BenchmarkId::new("load JSON", size), |bencher| {
+            bencher.iter_batched(
+                || json.clone(),
+                |json| black_box(RouteTable::from_configuration(json)),
                 BatchSize::LargeInput,
             );
         });

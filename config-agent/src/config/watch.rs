@@ -18,7 +18,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How often it is looked at beside the watches. Each look wakes up a processor twice.
-const LOOK_BESIDE_WATCHES: Duration = Duration::from_secs(5);
+const LOOK_BESIDE_WATCHES: Duration = Duration::from_secs(10);
 
 /// Sends a message whenever the file `path` may have changed, until the receiver is dropped.
 ///
@@ -26,7 +26,7 @@ const LOOK_BESIDE_WATCHES: Duration = Duration::from_secs(5);
 /// the swap of a symbolic link on the way to it (Kubernetes' ConfigMaps). A message comes 100 ms after the first of
 /// the changes it stands for, so that a file written in several steps is read once.
 ///
-/// What no watch tells is seen by looking: within 5 s if a directory further up was renamed or another machine has written the
+/// What no watch tells is seen by looking: within 10 s if a directory further up was renamed or another machine has written the
 /// file, within a second if its directory is gone or the system has no watches left.
 pub fn watch(path: PathBuf) -> mpsc::Receiver<()> {
     let (changed, mut events) = mpsc::channel(1);
