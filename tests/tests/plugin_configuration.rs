@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::json;
 use sidetrack_tests::{
-    Client, ConfigFile, Envoy, Ports, Protocol, Services, artifacts, config_text, render, until_served_by,
+    Agent, Api, Client, ConfigFile, Envoy, PATIENCE, Ports, Protocol, Services, artifacts, config_text, poll_until,
+    render, sidetrack, until_served_by,
 };
 
 const ROUTING: &str = r#"{"defaultTarget": "baseline", "rules": [{"routeKey": "pr-17", "targetService": "sandbox"}]}"#;
@@ -116,5 +118,48 @@ async fn an_envoy_with_a_configuration_that_isnt_taken_says_why() {
         let status = envoy.exit(Duration::from_secs(20)).await;
         assert!(!status.success());
         assert!(envoy.output().contains(said), "{said}: {}", envoy.output());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_replaced_is_loaded_with_the_next_change() {
+    let setup = Setup::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("filter.wasm");
+    let replace = |content: &[u8]| {
+        let new = directory.path().join("new");
+        std::fs::write(&new, content).unwrap();
+        std::fs::rename(new, &file).unwrap();
+    };
+    let content_of = |name| std::fs::read(build(name)).unwrap();
+    replace(&content_of("sidetrack_filter_table.wasm"));
+    let arguments = ["--filter", file.to_str().unwrap()];
+    let mut command = sidetrack(&["agent", "-c"]);
+    command.arg(setup.file.path()).args(arguments);
+    let _agent = Agent::start_by(command, &setup.ports).await;
+    let _envoy = Envoy::start(&render(
+        &setup.file.path(),
+        &["--bootstrap", arguments[0], arguments[1]],
+    ));
+    until_served_by(setup.ports.http, "pr-17", "sandbox").await;
+
+    let mut api = Api::new(setup.ports.api);
+    let rules = json!([{"targetService": "sandbox"}]);
+    replace(b"\0asm, but no module");
+    api.put("pr-18", &rules, None).await.unwrap();
+    poll_until(PATIENCE, "Envoy refuses it", async || {
+        let ready = api.get("/readyz").await;
+        let said = format!("{ready:?}");
+        said.contains("Wasm").then_some(()).ok_or(said)
+    })
+    .await;
+    until_served_by(setup.ports.http, "pr-17", "sandbox").await;
+    until_served_by(setup.ports.http, "pr-18", "baseline").await;
+
+    replace(&content_of("sidetrack_filter.wasm"));
+    let written = api.put("pr-19", &rules, Some(PATIENCE)).await.unwrap();
+    assert!(written.is_in_force(), "{written:?}");
+    for key in ["pr-17", "pr-18", "pr-19"] {
+        until_served_by(setup.ports.http, key, "sandbox").await;
     }
 }
